@@ -33,6 +33,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.private_files import restrict_to_owner
+from magnetis_dagster.privacy.caller_key import InvalidPrivacyKey, PrivacyKeys
 from magnetis_dagster.quota import InvalidQuotaRules, QuotaPolicy, QuotaWindow
 from magnetis_dagster.running_dev import running_dev
 
@@ -164,6 +165,14 @@ def _check_key(key: SecretStr) -> SecretStr:
     return SecretStr(bare)
 
 
+def _check_privacy_key(key: SecretStr) -> SecretStr:
+    try:
+        PrivacyKeys.parse(key.get_secret_value())
+    except InvalidPrivacyKey as error:
+        raise ValueError(str(error)) from None
+    return key
+
+
 def _check_database_url(url: SecretStr) -> SecretStr:
     scheme, _, rest = url.get_secret_value().partition("://")
     schemes = {"postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2"}
@@ -289,6 +298,10 @@ class Settings(BaseSettings):
     database_password: BlankIsNone[SecretStr] = None
     """Password for MAGNETIS_DATABASE_URL if the URL contains none, so that both can come from
     different sources."""
+    privacy_key: BlankIsNone[Annotated[SecretStr, AfterValidator(_check_privacy_key)]] = None
+    """Secret for the keys that replace phone numbers and addresses: id:secret, such as 1: and at
+    least 32 random characters. Several are separated by commas: the first one is active, the others
+    are accepted for comparison while a key is replaced. Do not store it with the database."""
     daily_quota: int = Field(default=5000, gt=0)
     """API calls per day for this key."""
     timezone: Zone = ZoneInfo("Europe/Paris")
@@ -533,6 +546,11 @@ class Settings(BaseSettings):
                 "which all commands with the same folder (or MAGNETIS_HOME) then use."
             )
         return self.api_key.get_secret_value()
+
+    @property
+    def privacy_keys(self) -> PrivacyKeys | None:
+        """The keys in MAGNETIS_PRIVACY_KEY; None if it is not set."""
+        return PrivacyKeys.parse(self.privacy_key.get_secret_value()) if self.privacy_key else None
 
     @property
     def key_fingerprint(self) -> str:

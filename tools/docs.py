@@ -40,9 +40,10 @@ DICTIONARY_HEAD = """\
 This page describes every table of the schema `magnetis`, one for each collection, and then the
 tables of [`magnetis_ops`](#magnetis_ops), which record requests, windows and days.
 
-Personal data is marked according to the GDPR, article 4. `personal` identifies or reaches a person.
-`pseudonym` distinguishes one person from another without a name. `payload` contains the whole row
-as received: protect it like the most personal column of its table.
+Personal data (GDPR, article 4) is marked with its class, for which the plan has a rule
+([privacy.md](privacy.md#the-plan)). `visitor` and `pseudonym` distinguish one person from another
+without a name. All other classes identify or reach a person. `payload` contains the whole row as
+received: protect it like the most personal column of its table.
 
 Each table has a view `magnetis.<collection>_current` for queries. The view leaves out deleted rows
 and `payload`. Beside each time of the row it has the same time in MAGNETIS_TIMEZONE, without a

@@ -85,13 +85,46 @@ class Kind(StrEnum):
 
 
 class PersonalData(StrEnum):
-    """How far the values of a column identify a person (GDPR, article 4)."""
+    """Class of personal data that a column contains (GDPR, article 4).
+
+    The plan (magnetis_dagster/privacy/plan.py) has a rule for each class.
+    """
 
     NONE = "none"
     PSEUDONYM = "pseudonym"
-    """Identifies a person or device without naming one: a click id, a visitor id."""
+    """Identifies a person or device without naming one; no class below fits."""
     PERSONAL = "personal"
-    """Names a person or a way to contact one: a phone number, an e-mail address, a free text."""
+    """Names a person or a way to contact one; no class below fits."""
+    CALLER_NUMBER = "caller_number"
+    """Phone number of a caller."""
+    CONTACT = "contact"
+    """Name, phone number or e-mail address of a caller, sender or lead."""
+    FREE_TEXT = "free_text"
+    """Text that people write or say: subjects, notes, transcripts."""
+    RECORDING_LINK = "recording_link"
+    """Link to a recording or voicemail message."""
+    VISITOR = "visitor"
+    """Id of a visitor, session or click, and the pages seen."""
+    STAFF_RECIPIENT = "staff_recipient"
+    """Name, phone number or e-mail address of somebody who receives calls or notifications."""
+    UNCLASSIFIED = "unclassified"
+    """A received member that no declaration describes. It counts as personal."""
+
+    @property
+    def degree(self) -> "PersonalData":
+        """How far values identify a person: NONE, PSEUDONYM or PERSONAL."""
+        if self in {PersonalData.NONE, PersonalData.PSEUDONYM}:
+            return self
+        return PersonalData.PSEUDONYM if self is PersonalData.VISITOR else PersonalData.PERSONAL
+
+
+class Contents(StrEnum):
+    """What a personal column contains, if a key can be computed from it."""
+
+    PHONE = "phone"
+    """A phone number in any spelling."""
+    EMAIL = "email"
+    """An e-mail address."""
 
 
 class ColumnType(StrEnum):
@@ -143,6 +176,8 @@ class Column(Declaration):
     """Dotted paths of members, in order: `account.name`."""
     description: str = ""
     personal_data: PersonalData = PersonalData.NONE
+    contains: Contents | None = None
+    """How the caller key of a personal column is computed. Has no effect on other types than text."""
     unit: str | None = None
     received_unit: str | None = None
     """Unit of the API's value, if it differs from `unit`; values are converted."""

@@ -28,7 +28,8 @@ only the differences:
         collections: [email_trackers]
         description: Every tracked address is forwarded.
 
-MAGNETIS_CONFIG may also declare `connections` (magnetis_dagster/connections.py).
+MAGNETIS_CONFIG may also declare `connections` (magnetis_dagster/connections.py) and `privacy`
+(magnetis_dagster/privacy/plan.py).
 """
 
 import difflib
@@ -57,6 +58,7 @@ _Mapping = dict[str, Any]
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The C implementation if libyaml is available."""
 _OVERLAY_KEYS = ("collections", "policies")
+_OTHER_SECTIONS = ("connections", "privacy")
 _COLLECTION_KEYS = sorted((Collection.model_fields.keys() | {"route"}) - {"name", "family", "kind"})
 
 
@@ -91,7 +93,7 @@ def load_catalogue(
     if overlay is not None:
         file = _Place(str(overlay))
         declared = read_overlay(overlay)
-        content = _apply_overlay(content, declared, file, (*_OVERLAY_KEYS, "connections"))
+        content = _apply_overlay(content, declared, file, (*_OVERLAY_KEYS, *_OTHER_SECTIONS))
     if changes:
         at = _Place(str(overlay or place), place if overlay else "")
         content = _apply_overlay(content, _mapping(at, changes), at, _OVERLAY_KEYS)
@@ -123,8 +125,8 @@ def read_overlay(path: Path) -> _Mapping:
         return {}
     if not isinstance(content, dict):
         raise CatalogueError(
-            f"{path}: expected a mapping with the keys 'collections', 'policies' and "
-            f"'connections', got a {type(content).__name__}."
+            f"{path}: expected a mapping with the keys 'collections', 'policies', 'connections' "
+            f"and 'privacy', got a {type(content).__name__}."
         )
     return content
 

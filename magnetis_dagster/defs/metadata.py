@@ -106,7 +106,7 @@ def _schema(collection: Collection) -> dg.TableSchema:
             literal(f"{column.description}{f' Unit: {column.unit}.' if column.unit else ''}"),
             tags={}
             if column.personal_data is PersonalData.NONE
-            else {"personal_data": column.personal_data.value},
+            else {"personal_data": column.personal_data.degree.value},
         )
         for name, column in collection.columns.items()
     ]

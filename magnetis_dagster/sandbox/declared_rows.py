@@ -108,7 +108,7 @@ def invent(name: str, column: Column, pick: random.Random) -> Any:
     """Return a value for the column; personal values contain a marker."""
     number = pick.randrange(1, 600)
     text = f"{name}-{number % 10}"
-    if column.personal_data is PersonalData.PERSONAL:
+    if column.personal_data.degree is PersonalData.PERSONAL:
         is_phone = re.search("phone|number|mobile|msisdn", name)
         generate = number_of if is_phone else address_of if "mail" in name else name_of
         text = generate(pick.randrange(CALLERS))

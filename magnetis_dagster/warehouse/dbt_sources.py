@@ -42,7 +42,7 @@ _LACKS = {
 }
 _OF_READS = {"first_seen_at", "last_seen_at", "changed_at"}
 _NOT_IN_VIEWS = {"payload", "deleted_at"}
-_ORDER = list(PersonalData)
+_ORDER = [PersonalData.NONE, PersonalData.PSEUDONYM, PersonalData.PERSONAL]
 """Classes of personal data, the least personal one first."""
 
 Properties = dict[str, Any]
@@ -154,8 +154,8 @@ def _column(name: str, data_type: str, description: str, personal: PersonalData)
 
 
 def _personal_data(collection: Collection, name: str) -> PersonalData:
-    """Return the class of a column; `payload` has the class of the most personal one."""
-    classes = {each: column.personal_data for each, column in collection.columns.items()}
+    """Return the degree of a column; `payload` has the degree of the most personal one."""
+    degrees = {each: column.personal_data.degree for each, column in collection.columns.items()}
     if name == "payload":
-        return max(classes.values(), key=_ORDER.index, default=PersonalData.NONE)
-    return classes.get(name, PersonalData.NONE)
+        return max(degrees.values(), key=_ORDER.index, default=PersonalData.NONE)
+    return degrees.get(name, PersonalData.NONE)

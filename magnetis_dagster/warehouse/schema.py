@@ -395,7 +395,7 @@ def _received_columns(collection: Collection, moments: list[Column[Any]]) -> lis
         if column.unit:
             comment += f" Unit: {column.unit}."
         if column.personal_data != "none":
-            comment += f" Personal data: {column.personal_data}."
+            comment += f" Personal data: {column.personal_data.degree}."
         columns.append(Column(name, _TYPES[column.type], comment=comment.strip()))
     return columns
 

@@ -68,6 +68,19 @@ BAD = {
         f"https://hooks.slack.com/{SECRET}\nx": "as the chat shows it",
         f"http://hooks.slack.com/{SECRET}": "expected https: the URL is a secret",
     },
+    "PRIVACY_KEY": {
+        SECRET: "key 1 of 1: expected id:secret",
+        f"1:{SECRET}": "at least 32 random characters",
+        f"1:{SECRET * 2}{'x' * 30}é": "printable ASCII without spaces",
+        f"1:{SECRET * 2} {'x' * 30}": "printable ASCII without spaces",
+        f"1:{'ab' * 40}": "at least 32 random characters",
+        f"Prod-1:{SECRET * 4}": "an id has 1 to 8 characters of a-z and 0-9",
+        f"{SECRET * 4}": "expected id:secret",
+        f"1:{SECRET * 4},1:x{SECRET * 4}": "one id occurs twice",
+        f"1:{SECRET * 4},2:{SECRET * 4}": "one secret occurs twice",
+        f"1:{SECRET * 4},2:{SECRET}": "key 2 of 2: expected a secret of at least 32",
+        ",": "expected id:secret, such as 1:",
+    },
     "CELERY_BROKER_URL": {
         SECRET: "expected redis://",
         f"amqp://guest:{SECRET}@host//": "expected redis://",
@@ -275,7 +288,15 @@ def test_an_env_file_in_another_encoding_is_reported_in_one_sentence() -> None:
 @pytest.mark.parametrize("blank", ["", "  "])
 @pytest.mark.parametrize(
     "name",
-    ["API_KEY", "DATABASE_URL", "CONFIG", "ALERT_WEBHOOK_URL", "CELERY_BROKER_URL", "UI_URL"],
+    [
+        "API_KEY",
+        "PRIVACY_KEY",
+        "DATABASE_URL",
+        "CONFIG",
+        "ALERT_WEBHOOK_URL",
+        "CELERY_BROKER_URL",
+        "UI_URL",
+    ],
 )
 def test_a_blank_value_is_none(monkeypatch: pytest.MonkeyPatch, name: str, blank: str) -> None:
     monkeypatch.setenv(f"MAGNETIS_{name}", blank)

@@ -63,7 +63,7 @@ def test_every_personal_value_contains_a_marker(
         for (column, declared), value in zip(
             catalogue[name].columns.items(), read_row(parser, row).values, strict=True
         ):
-            if declared.personal_data is PersonalData.PERSONAL and value is not None:
+            if declared.personal_data.degree is PersonalData.PERSONAL and value is not None:
                 values = json.loads(value) if declared.type == "json" else [value]
                 for each in values:
                     assert any(marker in each for marker in PERSONAL_MARKERS), column

@@ -152,11 +152,14 @@ CALLS = "collections: {calls: {%s}}"
 INVALID = {
     "colections: {}": (
         "colections: unknown name. Did you mean 'collections'? Allowed here: collections, "
-        "policies, connections."
+        "policies, connections, privacy."
     ),
-    "families: {}": "families: unknown name. Allowed here: collections, policies, connections.",
+    "families: {}": (
+        "families: unknown name. Allowed here: collections, policies, connections, privacy."
+    ),
     "[calls]": (
-        "expected a mapping with the keys 'collections', 'policies' and 'connections', got a list"
+        "expected a mapping with the keys 'collections', 'policies', 'connections' and 'privacy', "
+        "got a list"
     ),
     "collections: [calls]": "collections: expected a mapping, got ['calls']",
     "collections: {cals: {}}": (
@@ -212,7 +215,7 @@ INVALID = {
     CALLS
     % "columns: {x: {paths: a.b}}": "collections.calls.columns.x.paths: expected a list; got 'a.b'",
     CALLS % "columns: {x: {personal_data: yes please}}": (
-        "Input should be 'none', 'pseudonym' or 'personal'"
+        "Input should be 'none', 'pseudonym', 'personal', 'caller_number', 'contact', 'free_text'"
     ),
     CALLS % "columns: {Our-Ref: {}}": (
         "collections.calls.columns.Our-Ref.[key]: String should match pattern "

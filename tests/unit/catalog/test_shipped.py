@@ -34,7 +34,7 @@ def test_calls_have_the_columns_of_the_contract(catalogue: Catalogue) -> None:
         "recipient_id",
     } | utm
     assert required <= catalogue["calls"].columns.keys()
-    assert catalogue["calls"].columns["caller_number"].personal_data is PersonalData.PERSONAL
+    assert catalogue["calls"].columns["caller_number"].personal_data.degree is PersonalData.PERSONAL
 
 
 def test_columns_have_the_order_of_the_file_with_campaign_columns_last(
