@@ -10,9 +10,11 @@ from magnetis_dagster.privacy.caller_key import PrivacyKeys, read_email
 from magnetis_dagster.privacy.phone import PhoneKind, PhoneReader
 
 _EMAIL = re.compile(r"[^\s@<>\"'(),;:]{1,200}@[^\s@<>\"'(),;:]{1,200}")
-_DIGITS = re.compile(r"[+＋﹢⁺]?[(\s]{0,2}\d(?:[^\w]{0,3}_{0,2}\d){6,19}")
-"""Seven digits or more with any separators between them; `\\d` matches digits of all scripts."""
-_MANY_DIGITS = re.compile(r"\d(?:\D{0,4}\d){6}")
+_RUN = re.compile(r"[+＋﹢⁺]?[\W_]{0,2}\d(?:[\W_]{0,4}\d){6,199}")
+"""Seven digits or more with any separators between them; `\d` matches digits of all scripts."""
+_GROUP = re.compile(r"\d+")
+_DIGITS = range(9, 16)
+"""Digits of a phone number with or without country code; E.164 allows 15."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,9 @@ class PersonKeys:
 
     def persons_in(self, text: str) -> frozenset[str]:
         """Return all keys of the phone numbers and addresses in a text, in any spelling."""
-        if "@" not in text and "＠" not in text and not _MANY_DIGITS.search(text):
-            return frozenset()
-        return self._persons(text)
+        if "@" in text or "＠" in text or _RUN.search(text):
+            return self._persons(text)
+        return frozenset()
 
     def _compute_phone(self, text: str) -> PersonKey:
         phone = self._phones.read(text)
@@ -91,13 +93,26 @@ class PersonKeys:
     def _find_persons(self, text: str) -> frozenset[str]:
         found: set[str] = set()
         found.update(self.phone(text).accepted)
-        for candidate in self._candidates(text):
+        for candidate in _numbers_in(text):
             found.update(self.phone(candidate).accepted)
         for match in _EMAIL.finditer(text.replace("＠", "@")):
             found.update(self.email(match[0]).accepted)
         return frozenset(found)
 
-    @staticmethod
-    def _candidates(text: str) -> Iterator[str]:
-        for match in _DIGITS.finditer(text):
-            yield match[0]
+
+def _numbers_in(text: str) -> Iterator[str]:
+    """Yield each part of a text that may be a phone number.
+
+    A number may follow another one, such as an order number: every sequence of groups of digits
+    with a plausible length is a candidate.
+    """
+    for run in _RUN.finditer(text):
+        groups = [match.span() for match in _GROUP.finditer(run[0])]
+        for first, (start, _) in enumerate(groups):
+            digits = 0
+            for begin, end in groups[first:]:
+                digits += end - begin
+                if digits >= _DIGITS.stop:
+                    break
+                if digits in _DIGITS:
+                    yield run[0][0 if first == 0 else start : end]
