@@ -87,6 +87,7 @@ class PrivacyKeys:
         )
 
     def __repr__(self) -> str:
+        """Return the ids."""
         return f"PrivacyKeys(ids={list(self.ids)})"
 
     def __reduce__(self) -> NoReturn:

@@ -24,6 +24,7 @@ _KEPT_TYPES = {
     ColumnType.TIMESTAMP,
 }
 _KEPT_NAMES = {"status"}
+_MOST_NAMES = 1_000
 
 
 @dataclass(slots=True)
@@ -41,10 +42,18 @@ class Member:
     """Whether the plan declares `data_class`."""
     below: dict[str, Member] = field(default_factory=dict)
     """By folded name."""
+    received: dict[str, Member | None] = field(default_factory=dict, repr=False)
+    """The same by received name, for speed; at most _MOST_NAMES."""
 
     def child(self, name: str) -> Member | None:
         """Return the declarations of the member `name` below this one."""
-        return self.below.get(fold(name))
+        try:
+            return self.received[name]
+        except KeyError:
+            found = self.below.get(fold(name))
+            if len(self.received) < _MOST_NAMES:
+                self.received[name] = found
+            return found
 
 
 def is_kept(name: str, column: Column, data_class: PersonalData) -> bool:

@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from magnetis_dagster.errors import PermanentError
-from magnetis_dagster.private_files import private_file, private_folder, restrict_to_owner
 from magnetis_dagster.privacy.caller_key import InvalidPrivacyKey, PrivacyKeys
+from magnetis_dagster.private_files import private_file, private_folder, restrict_to_owner
 
 KEY_FILE = "privacy.key"
 """Name of the file in the home. It has the format of MAGNETIS_PRIVACY_KEY."""

@@ -1,18 +1,18 @@
 """Mask the personal data of one parsed row and its payload.
 
 The order is retention by age, then suppression; the caller writes the result. The same input gives
-the same row, and a masked row is masked to itself. A masked value is NULL, in the columns and in the
-payload, so that a row parsed from a masked payload equals the masked row. Ids, accounts, times,
+the same row, and a masked row is masked to itself. A masked value is NULL, in the columns and in
+the payload, so that a row parsed from a masked payload equals the masked row. Ids, accounts, times,
 counts and statuses never change, and no row disappears.
 
 Rules that make the order of retention, erasure and reload irrelevant:
 
-- A class is masked in a row as a whole.
+- A class is masked as a whole, in the columns or in the payload of a row.
 - If a number or address of the caller or contact is dropped, all data about that person is dropped
   from the row: without its key, an erasure could not find the row.
-- If a text contains the number or address of a suppressed person, its class is masked. In data
-  about recipients, and in members that are not personal, only that text is masked.
-- A text that contains a masked name, number or address is masked too, whatever its class.
+- If a text contains the number or address of a suppressed person, or a masked name, number or
+  address of the row, its class is masked. In data about recipients, and in members that are not
+  personal, only that text is masked.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from magnetis_dagster.privacy.plan import CLASSES, Age, CollectionPlan, Treatmen
 Classes = frozenset[PersonalData]
 
 _ALL: Classes = frozenset(CLASSES)
+_NO_CLASSES: Classes = frozenset()
 _NAMING = frozenset(
     {
         PersonalData.CALLER_NUMBER,
@@ -54,6 +55,9 @@ _NAMING = frozenset(
 """Classes whose values are searched in other texts of the row."""
 _SHORTEST_NAME = 4
 """Characters of a masked text that is searched in other texts."""
+_SHORTEST_NUMBER = 9
+"""Characters of a text that may contain a phone number; addresses contain an @."""
+_SCALARS = {str, int, float, bool}
 _NO_PERSON = {PhoneKind.WITHHELD, PhoneKind.SHORT_CODE}
 
 
@@ -73,13 +77,14 @@ class Row:
     keys: Mapping[str, str | None] = field(default_factory=dict)
     """Caller key by column that contains a number or address."""
     masked: Classes = frozenset()
-    """Classes that retention or suppression dropped. They stay dropped: a reload of the row passes
-    the stored value."""
-    payload_masked: bool = False
-    """Whether the payload was masked because of its age. The columns are not in it then."""
+    """Classes that retention or suppression dropped. They stay dropped: whoever masks a reloaded
+    row passes the stored value."""
+    payload_masked: Classes = frozenset()
+    """More classes that were dropped from the payload only. The stored columns are not in it."""
 
     def __repr__(self) -> str:
-        return f"Row(masked={sorted(self.masked)}, payload_masked={self.payload_masked})"
+        """Return the names of the masked classes."""
+        return f"Row(masked={sorted(self.masked)}, payload_masked={sorted(self.payload_masked)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,8 @@ class MaskedRow:
 
     row: Row
     changed: Classes = frozenset()
-    """Classes of which at least one value was masked now."""
+    """Classes of which at least one value was masked now; NONE for a text that is not personal by
+    itself."""
     unparsable: tuple[str, ...] = ()
     """Columns with a text that is no phone number or address, although it should be one."""
 
@@ -126,16 +132,15 @@ class RowMasker:
             and self._classes[name] is not PersonalData.NONE
         }
         """Columns with a caller key, and what they contain."""
-        self._json = {
+        self._json = {name for name, each in declared.items() if each.type is ColumnType.JSON}
+        self._changeable = {
             name: json_member(column, self._root)
-            for name, column in declared.items()
             if column.type is ColumnType.JSON
-        }
-        self._changeable = [
-            name
+            else Member(self._classes[name], self.identified.get(name))
             for name, column in declared.items()
             if not is_kept(name, column, self._classes[name])
-        ]
+        }
+        self._naming = [(name, each) for name, each in self._classes.items() if each in _NAMING]
         self._due = lru_cache(10_000)(self._compute_due)
 
     def mask(
@@ -156,29 +161,50 @@ class RowMasker:
         due = self._due(today, row_day, last_contact)
         persons, unparsable = self._identify(row)
         permanent = row.masked | due.dropped
+        payload_masked = row.payload_masked | (_ALL if due.payload else _NO_CLASSES)
+        is_due = permanent or due.never_stored or due.hashed or payload_masked
+        if not is_due and not (suppressed and self._mentions_any(row, suppressed)):
+            # most rows: nothing to mask
+            keys = {name: person.key for name, person in persons.items()}
+            return MaskedRow(Row(row.columns, row.payload, keys), unparsable=unparsable)
         if suppressed and any(
             not suppressed.isdisjoint(person.accepted)
             for name, person in persons.items()
             if self._classes[name] in CONTACT_SIDE
         ):
             permanent |= CONTACT_SIDE
-        payload_masked = row.payload_masked or due.payload
+        search = _Search(self._persons, suppressed)
         while True:
             permanent = self._close(permanent, persons)
             dropped = self._close(permanent | due.never_stored, persons)
-            pass_ = _Pass(
-                row, persons, self._persons, self._classes, suppressed, dropped, due.hashed
-            )
-            columns, keys, payload = self._apply(row, pass_, payload_masked=payload_masked)
-            if pass_.hits <= permanent:
+            hidden = dropped | due.hashed
+            search.begin(hidden, *self._names_and_keys(row, persons, hidden))
+            columns = self._mask_columns(row.columns, search)
+            if search.hits <= permanent:
                 break
-            permanent |= pass_.hits
+            permanent |= search.hits
+        keys = self._remaining_keys(persons, dropped, suppressed)
+        while True:
+            hidden = dropped | due.hashed | payload_masked
+            search.begin(hidden, *self._names_and_keys(row, persons, hidden))
+            payload = search.mask(row.payload, self._root, PersonalData.UNCLASSIFIED)
+            if search.hits <= payload_masked:
+                break
+            payload_masked |= search.hits
         masked = Row(columns, payload, keys, permanent, payload_masked)
-        return MaskedRow(masked, frozenset(pass_.changed), unparsable)
+        return MaskedRow(masked, frozenset(search.changed), unparsable)
 
-    def _compute_due(
-        self, today: date, row_day: date | None, last_contact: date | None
-    ) -> _Due:
+    def _mentions_any(self, row: Row, suppressed: Set[str]) -> bool:
+        """Return whether a text of the row contains the number or address of these persons."""
+        texts: list[str] = []
+        _collect_texts(row.payload, self._root, texts)
+        # the payload contains what the columns contain, unless it was masked
+        for name in self._changeable if row.payload_masked else self.identified:
+            _collect_texts(row.columns.get(name), None, texts)
+        persons_in = self._persons.persons_in
+        return any(not suppressed.isdisjoint(persons_in(text)) for text in texts)
+
+    def _compute_due(self, today: date, row_day: date | None, last_contact: date | None) -> _Due:
         contact = max(filter(None, (row_day, last_contact)), default=None)
 
         def is_old(age: Age | None) -> bool:
@@ -224,36 +250,54 @@ class RowMasker:
                 return dropped | CONTACT_SIDE
         return dropped
 
-    def _apply(
-        self, row: Row, pass_: _Pass, *, payload_masked: bool
-    ) -> tuple[Mapping[str, Any], dict[str, str | None], Any]:
-        keys: dict[str, str | None] = {}
-        for name, person in pass_.persons.items():
-            suppressed = not pass_.suppressed.isdisjoint(person.accepted)
-            is_dropped = self._classes[name] in pass_.dropped or suppressed
-            keys[name] = None if is_dropped else person.key
-        hidden = pass_.hidden | (_ALL if payload_masked else frozenset())
-        columns = row.columns
-        if pass_.hidden or pass_.suppressed:
-            columns = dict(columns)
-            for name in self._changeable:
-                if columns.get(name) is not None:
-                    columns[name] = self._mask_column(name, columns[name], pass_)
-        payload = row.payload
-        if hidden or pass_.suppressed:
-            pass_.begin(hidden)
-            payload = pass_.mask(payload, self._root, PersonalData.UNCLASSIFIED)
-        return columns, keys, payload
+    def _names_and_keys(
+        self, row: Row, persons: Mapping[str, PersonKey], hidden: Classes
+    ) -> tuple[list[str], set[str]]:
+        """Return the folded names and the keys of persons in the columns to mask."""
+        names, keys = [], set()
+        for name, data_class in self._naming:
+            if data_class not in hidden:
+                continue
+            person = persons.get(name)
+            if person:
+                keys.update(person.accepted)
+            text = row.columns.get(name)
+            is_person = not person or person.kind not in _NO_PERSON
+            if is_person and isinstance(text, str) and len(text) >= _SHORTEST_NAME:
+                names.append(text.casefold())
+        return names, keys
 
-    def _mask_column(self, name: str, value: Any, pass_: _Pass) -> Any:
-        member = self._json.get(name)
+    def _remaining_keys(
+        self, persons: Mapping[str, PersonKey], dropped: Classes, suppressed: Set[str]
+    ) -> dict[str, str | None]:
+        gone = {
+            key
+            for name, person in persons.items()
+            if self._classes[name] in dropped
+            for key in person.accepted
+        }
+        return {
+            name: person.key
+            if gone.isdisjoint(person.accepted) and suppressed.isdisjoint(person.accepted)
+            else None
+            for name, person in persons.items()
+        }
+
+    def _mask_columns(self, columns: Mapping[str, Any], search: _Search) -> Mapping[str, Any]:
+        if not search.is_needed:
+            return columns
+        masked = dict(columns)
+        for name, member in self._changeable.items():
+            if masked.get(name) is not None:
+                masked[name] = self._mask_column(name, masked[name], member, search)
+        return masked
+
+    def _mask_column(self, name: str, value: Any, member: Member, search: _Search) -> Any:
         data_class = self._classes[name]
-        if member is None:
-            contains = self.identified.get(name)
-            scalar = Member(data_class, contains)
-            return pass_.mask(value, scalar, data_class)
+        if name not in self._json:
+            return search.mask(value, member, data_class)
         received, _ = load_json(value.encode()) if isinstance(value, str) else (value, 0)
-        masked = pass_.mask(received, member, data_class)
+        masked = search.mask(received, member, data_class)
         if masked is received:
             return value
         if masked is None:
@@ -261,71 +305,54 @@ class RowMasker:
         return dump_json(masked) if isinstance(value, str) else masked
 
 
-class _Pass:
-    """One attempt to mask a row, with a fixed set of classes."""
+class _Search:
+    """Masks the values of classes, and texts that mention a person."""
 
-    def __init__(
-        self,
-        row: Row,
-        persons: Mapping[str, PersonKey],
-        keys: PersonKeys,
-        classes: Mapping[str, PersonalData],
-        suppressed: Set[str],
-        dropped: Classes,
-        hashed: Classes,
-    ) -> None:
-        self.persons = persons
-        self.suppressed = suppressed
-        self.dropped = dropped
-        self.hits: set[PersonalData] = set()
-        """Classes about a caller or contact with a text about a suppressed person."""
+    def __init__(self, keys: PersonKeys, suppressed: Set[str]) -> None:
         self.changed: set[PersonalData] = set()
-        self._row = row
+        """Classes of which a value was masked."""
         self._keys = keys
-        self._classes = classes
-        self.begin(dropped | hashed)
+        self._suppressed = suppressed
 
-    def begin(self, hidden: Classes) -> None:
-        """Begin to mask columns or a payload: `hidden` are the classes to mask."""
+    def begin(self, hidden: Classes, names: list[str], own_keys: set[str]) -> None:
+        """Begin to mask columns or a payload.
+
+        `hidden`: the classes to mask. `names` and `own_keys`: the persons in columns to mask.
+        """
+        self.hits: set[PersonalData] = set()
+        """Classes about the caller or contact in which a text mentions a person."""
         self.hidden = hidden
-        naming = {name for name, each in self._classes.items() if each in hidden & _NAMING}
-        self._own_keys = {
-            key for name in naming & self.persons.keys() for key in self.persons[name].accepted
-        }
-        self._names = [
-            text.casefold()
-            for name in naming
-            if isinstance(text := self._row.columns.get(name), str)
-            and len(text) >= _SHORTEST_NAME
-            and not (name in self.persons and self.persons[name].kind in _NO_PERSON)
-        ]
+        self._names = names
+        self._own_keys = own_keys
+        self._searches = bool(self._suppressed or own_keys or names)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything may be masked."""
+        return bool(self.hidden) or self._searches
 
     def mask(self, value: Any, member: Member | None, inherited: PersonalData) -> Any:
         """Return the masked value, or `value` itself if nothing is masked.
 
         `inherited`: the class of values that no declaration describes.
         """
-        if value is None:
-            return None
         if isinstance(value, dict):
-            if member is not None and not member.below and self._is_hidden(value, member, inherited):
+            is_leaf = member is not None and not member.below
+            if is_leaf and self._is_hidden(value, member, inherited):
                 return None
             return self._mask_object(value, member, inherited)
         if member is not None and member.data_class is None and "id" in member.below:
             # a scalar in place of an object is its id
             member = member.below["id"]
-        if self._is_hidden(value, member, inherited):
+        if value is None or self._is_hidden(value, member, inherited):
             return None
-        if member is not None and member.kept and not isinstance(value, list):
-            return value
         data_class = _class_of(value, member, inherited)
         if isinstance(value, list):
-            elements = []
-            for each in value:
-                elements.append(self.mask(each, member, data_class))
+            elements = [self.mask(each, member, data_class) for each in value]
             changed = any(new is not old for new, old in zip(elements, value, strict=True))
             return elements if changed else value
-        return None if self._mentions(value, data_class) else value
+        is_kept_value = member is not None and member.kept
+        return None if not is_kept_value and self._mentions(value, data_class) else value
 
     def _is_hidden(self, value: Any, member: Member | None, inherited: PersonalData) -> bool:
         if member is not None and member.kept and not isinstance(value, dict | list):
@@ -349,16 +376,26 @@ class _Pass:
         if member is not None:
             inherited = _class_of(value, member, inherited)
         masked, changed = {}, False
+        hidden = self.hidden
         for name, below in value.items():
             child = member.child(name) if member is not None else None
-            if child is None and self._must_remove(name, inherited):
-                changed = True
-                continue
-            if child is None and inherited in self.hidden:
-                new = None
-                if below is not None:
+            new = below
+            if child is None:
+                if self._must_remove(name, inherited):
+                    changed = True
+                    continue
+                if inherited not in hidden:
+                    new = self.mask(below, None, inherited)
+                elif below is not None:
+                    new = None
                     self.changed.add(inherited)
-            else:
+            elif (
+                type(below) not in _SCALARS
+                or child.data_class is None
+                or child.data_class in hidden
+                # most members of most rows do not mention anybody
+                or (not child.kept and self._mentions(below, child.data_class))
+            ):
                 new = self.mask(below, child, inherited)
             changed = changed or new is not below
             masked[name] = new
@@ -373,19 +410,44 @@ class _Pass:
 
     def _mentions(self, value: Any, data_class: PersonalData) -> bool:
         """Return whether a scalar contains a suppressed person, or a masked name or number."""
+        if not self._searches:
+            return False
         text = value if isinstance(value, str) else _digits(value)
-        if text is None or not (self.suppressed or self._own_keys or self._names):
+        if text is None:
             return False
         found = self._keys.persons_in(text)
-        if found and not self.suppressed.isdisjoint(found):
-            if data_class in CONTACT_SIDE:
-                self.hits.add(data_class)
-            self.changed.add(data_class)
-            return True
-        if not found.isdisjoint(self._own_keys) or _contains_any(text, self._names):
-            self.changed.add(data_class)
-            return True
-        return False
+        if (
+            self._suppressed.isdisjoint(found)
+            and self._own_keys.isdisjoint(found)
+            and not _contains_any(text, self._names)
+        ):
+            return False
+        if data_class in CONTACT_SIDE:
+            self.hits.add(data_class)
+        self.changed.add(data_class)
+        return True
+
+
+def _collect_texts(value: Any, member: Member | None, texts: list[str]) -> None:
+    """Append the texts of a value, and the names of its members, that may contain a person."""
+    if isinstance(value, str):
+        if len(value) >= _SHORTEST_NUMBER or "@" in value:
+            texts.append(value)
+    elif isinstance(value, dict):
+        for name, below in value.items():
+            child = member.child(name) if member is not None else None
+            if child is None:
+                if len(name) >= _SHORTEST_NUMBER or "@" in name:
+                    texts.append(name)
+            elif child.kept and not isinstance(below, dict | list):
+                continue
+            if below is not None:
+                _collect_texts(below, child, texts)
+    elif isinstance(value, list):
+        for each in value:
+            _collect_texts(each, member, texts)
+    elif (text := _digits(value)) is not None:
+        texts.append(text)
 
 
 def _class_of(value: Any, member: Member | None, inherited: PersonalData) -> PersonalData:

@@ -11,8 +11,9 @@ from magnetis_dagster.privacy.phone import PhoneKind, PhoneReader
 
 _EMAIL = re.compile(r"[^\s@<>\"'(),;:]{1,200}@[^\s@<>\"'(),;:]{1,200}")
 _RUN = re.compile(r"[+＋﹢⁺]?[\W_]{0,2}\d(?:[\W_]{0,4}\d){6,199}")
-"""Seven digits or more with any separators between them; `\d` matches digits of all scripts."""
+"""Seven digits or more of any script, with any separators between them."""
 _GROUP = re.compile(r"\d+")
+_BEGINNINGS = ("+", "＋", "﹢", "⁺", "0", "０")
 _DIGITS = range(9, 16)
 """Digits of a phone number with or without country code; E.164 allows 15."""
 
@@ -32,6 +33,7 @@ class PersonKey:
         return self.accepted[0] if self.accepted else None
 
 
+_NOBODY: frozenset[str] = frozenset()
 _NO_ADDRESS = PersonKey(PhoneKind.UNPARSABLE)
 _EMPTY = PersonKey(PhoneKind.WITHHELD)
 
@@ -74,9 +76,9 @@ class PersonKeys:
 
     def persons_in(self, text: str) -> frozenset[str]:
         """Return all keys of the phone numbers and addresses in a text, in any spelling."""
-        if "@" in text or "＠" in text or _RUN.search(text):
+        if "@" in text or "＠" in text or (len(text) >= _DIGITS.start and _RUN.search(text)):
             return self._persons(text)
-        return frozenset()
+        return _NOBODY
 
     def _compute_phone(self, text: str) -> PersonKey:
         phone = self._phones.read(text)
@@ -103,8 +105,9 @@ class PersonKeys:
 def _numbers_in(text: str) -> Iterator[str]:
     """Yield each part of a text that may be a phone number.
 
-    A number may follow another one, such as an order number: every sequence of groups of digits
-    with a plausible length is a candidate.
+    A number may follow another one, such as an order number. So every sequence of groups of digits
+    with a plausible length is a candidate if it begins like a phone number, with `+` or 0. Others
+    are candidates as a whole only.
     """
     for run in _RUN.finditer(text):
         groups = [match.span() for match in _GROUP.finditer(run[0])]
@@ -114,5 +117,13 @@ def _numbers_in(text: str) -> Iterator[str]:
                 digits += end - begin
                 if digits >= _DIGITS.stop:
                     break
-                if digits in _DIGITS:
-                    yield run[0][0 if first == 0 else start : end]
+                if digits not in _DIGITS:
+                    continue
+                candidate = run[0][0 if first == 0 else start : end]
+                if (
+                    candidate.lstrip("( ").startswith(_BEGINNINGS)
+                    or len(groups) == 1
+                    or (first == 0 and end == groups[-1][1])
+                    or end - start == digits
+                ):
+                    yield candidate
