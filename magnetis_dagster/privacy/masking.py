@@ -254,7 +254,8 @@ class RowMasker:
         self, row: Row, persons: Mapping[str, PersonKey], hidden: Classes
     ) -> tuple[list[str], set[str]]:
         """Return the folded names and the keys of persons in the columns to mask."""
-        names, keys = [], set()
+        names: list[str] = []
+        keys: set[str] = set()
         for name, data_class in self._naming:
             if data_class not in hidden:
                 continue

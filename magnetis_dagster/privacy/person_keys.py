@@ -112,6 +112,7 @@ def _numbers_in(text: str) -> Iterator[str]:
     for run in _RUN.finditer(text):
         groups = [match.span() for match in _GROUP.finditer(run[0])]
         for first, (start, _) in enumerate(groups):
+            sign = start - 1 if start and run[0][start - 1] in _BEGINNINGS else start
             digits = 0
             for begin, end in groups[first:]:
                 digits += end - begin
@@ -119,7 +120,7 @@ def _numbers_in(text: str) -> Iterator[str]:
                     break
                 if digits not in _DIGITS:
                     continue
-                candidate = run[0][0 if first == 0 else start : end]
+                candidate = run[0][0 if first == 0 else sign : end]
                 if (
                     candidate.lstrip("( ").startswith(_BEGINNINGS)
                     or len(groups) == 1

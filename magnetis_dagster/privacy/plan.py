@@ -283,7 +283,8 @@ def _build(changes: object, place: str, catalogue: Catalogue) -> Plan:
     payload = _changed(defaults.payload, given.payload)
     collections = {}
     for name in dict.fromkeys((*defaults.collections, *given.collections)):
-        own_rules, own_payload, members = rules, payload, {}
+        own_rules, own_payload = rules, payload
+        members: dict[str, PersonalData] = {}
         for section in (defaults.collections.get(name), given.collections.get(name)):
             if section:
                 own_rules = _merge_rules(own_rules, section.classes)
