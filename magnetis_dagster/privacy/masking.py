@@ -175,8 +175,9 @@ class RowMasker:
             permanent |= CONTACT_SIDE
         search = _Search(self._persons, suppressed)
         while True:
-            permanent = self._close(permanent, persons)
-            dropped = self._close(permanent | due.never_stored, persons)
+            if self._drops_a_link(permanent | due.never_stored, persons):
+                permanent |= CONTACT_SIDE
+            dropped = permanent | due.never_stored
             hidden = dropped | due.hashed
             search.begin(hidden, *self._names_and_keys(row, persons, hidden))
             columns = self._mask_columns(row.columns, search)
@@ -191,7 +192,7 @@ class RowMasker:
             if search.hits <= payload_masked:
                 break
             payload_masked |= search.hits
-        masked = Row(columns, payload, keys, permanent, payload_masked)
+        masked = Row(columns, payload, keys, permanent, payload_masked - permanent)
         return MaskedRow(masked, frozenset(search.changed), unparsable)
 
     def _mentions_any(self, row: Row, suppressed: Set[str]) -> bool:
@@ -242,13 +243,12 @@ class RowMasker:
                 unparsable.append(name)
         return found, tuple(unparsable)
 
-    def _close(self, dropped: Classes, persons: Mapping[str, PersonKey]) -> Classes:
-        """Add all data about the person if a number or address is dropped."""
-        for name, person in persons.items():
-            data_class = self._classes[name]
-            if person.accepted and data_class in dropped and data_class in CONTACT_SIDE:
-                return dropped | CONTACT_SIDE
-        return dropped
+    def _drops_a_link(self, dropped: Classes, persons: Mapping[str, PersonKey]) -> bool:
+        """Return whether a number or address of the caller or contact is dropped."""
+        return any(
+            person.accepted and self._classes[name] in dropped & CONTACT_SIDE
+            for name, person in persons.items()
+        )
 
     def _names_and_keys(
         self, row: Row, persons: Mapping[str, PersonKey], hidden: Classes
@@ -264,8 +264,11 @@ class RowMasker:
                 keys.update(person.accepted)
             text = row.columns.get(name)
             is_person = not person or person.kind not in _NO_PERSON
-            if is_person and isinstance(text, str) and len(text) >= _SHORTEST_NAME:
-                names.append(text.casefold())
+            if is_person and isinstance(text, str):
+                # `Jean Dupont <jean@exemple.fr>` contains a name too
+                name_before, _, address = text.casefold().partition("<")
+                parts = (text.casefold(), name_before.strip(" \"'") if address else "")
+                names += [part for part in parts if len(part) >= _SHORTEST_NAME]
         return names, keys
 
     def _remaining_keys(

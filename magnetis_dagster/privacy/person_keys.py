@@ -9,11 +9,12 @@ from magnetis_dagster.catalog.conversions import as_text
 from magnetis_dagster.privacy.caller_key import PrivacyKeys, read_email
 from magnetis_dagster.privacy.phone import PhoneKind, PhoneReader
 
-_EMAIL = re.compile(r"[^\s@<>\"'(),;:]{1,200}@[^\s@<>\"'(),;:]{1,200}")
+_EMAIL = re.compile(r"[^\s@<>\"'(),;:]{1,200}@[^\s@<>\"'(),;:?/&]{1,200}")
 _RUN = re.compile(r"[+＋﹢⁺]?[\W_]{0,2}\d(?:[\W_]{0,4}\d){6,199}")
 """Seven digits or more of any script, with any separators between them."""
 _GROUP = re.compile(r"\d+")
-_BEGINNINGS = ("+", "＋", "﹢", "⁺", "0", "０")
+_PLUS_SIGNS = "+＋﹢⁺"
+_BEGINNINGS = _PLUS_SIGNS + "0０"
 _DIGITS = range(9, 16)
 """Digits of a phone number with or without country code; E.164 allows 15."""
 
@@ -102,29 +103,30 @@ class PersonKeys:
         return frozenset(found)
 
 
-def _numbers_in(text: str) -> Iterator[str]:
+def _numbers_in(received: str) -> Iterator[str]:
     """Yield each part of a text that may be a phone number.
 
     A number may follow another one, such as an order number. So every sequence of groups of digits
     with a plausible length is a candidate if it begins like a phone number, with `+` or 0. Others
     are candidates as a whole only.
     """
-    for run in _RUN.finditer(text):
-        groups = [match.span() for match in _GROUP.finditer(run[0])]
-        for first, (start, _) in enumerate(groups):
-            sign = start - 1 if start and run[0][start - 1] in _BEGINNINGS else start
+    for run in _RUN.finditer(received):
+        text = run[0]
+        groups = [match.span() for match in _GROUP.finditer(text)]
+        before = 0
+        for first, (start, own_end) in enumerate(groups):
+            begin = max(text.rfind(sign, before, start) for sign in _PLUS_SIGNS)
+            before = own_end
+            if begin < 0:
+                begin = start
             digits = 0
-            for begin, end in groups[first:]:
-                digits += end - begin
+            for group_start, end in groups[first:]:
+                digits += end - group_start
                 if digits >= _DIGITS.stop:
                     break
-                if digits not in _DIGITS:
-                    continue
-                candidate = run[0][0 if first == 0 else sign : end]
-                if (
-                    candidate.lstrip("( ").startswith(_BEGINNINGS)
-                    or len(groups) == 1
-                    or (first == 0 and end == groups[-1][1])
+                if digits in _DIGITS and (
+                    text[begin] in _BEGINNINGS
                     or end - start == digits
+                    or (first == 0 and end == groups[-1][1])
                 ):
-                    yield candidate
+                    yield text[begin:end]

@@ -144,7 +144,7 @@ def test_no_text_fails_and_the_result_is_stable(text: str) -> None:
 
 @pytest.mark.parametrize("prefix", TERRITORIES)
 def test_territories_are_those_of_the_library(prefix: str) -> None:
-    pick = random.Random(prefix)  # noqa: S311 - test data
+    pick = random.Random(prefix)
     assert any(
         phonenumbers.is_valid_number(
             phonenumbers.parse(f"+{TERRITORIES[prefix]}{prefix}{pick.randrange(10**6):06}")
