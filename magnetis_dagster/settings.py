@@ -32,8 +32,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.errors import PermanentError
-from magnetis_dagster.private_files import restrict_to_owner
 from magnetis_dagster.privacy.caller_key import InvalidPrivacyKey, PrivacyKeys
+from magnetis_dagster.private_files import restrict_to_owner
 from magnetis_dagster.quota import InvalidQuotaRules, QuotaPolicy, QuotaWindow
 from magnetis_dagster.running_dev import running_dev
 

@@ -177,7 +177,7 @@ class Column(Declaration):
     description: str = ""
     personal_data: PersonalData = PersonalData.NONE
     contains: Contents | None = None
-    """How the caller key of a personal column is computed. Has no effect on other types than text."""
+    """How the caller key of a personal column of type text is computed."""
     unit: str | None = None
     received_unit: str | None = None
     """Unit of the API's value, if it differs from `unit`; values are converted."""

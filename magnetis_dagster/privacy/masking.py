@@ -345,9 +345,8 @@ class _Search:
             if is_leaf and self._is_hidden(value, member, inherited):
                 return None
             return self._mask_object(value, member, inherited)
-        if member is not None and member.data_class is None and "id" in member.below:
-            # a scalar in place of an object is its id
-            member = member.below["id"]
+        if member is not None and member.data_class is None and not isinstance(value, list):
+            member, inherited = self._replace_object(value, member, inherited)
         if value is None or self._is_hidden(value, member, inherited):
             return None
         data_class = _class_of(value, member, inherited)
@@ -357,6 +356,20 @@ class _Search:
             return elements if changed else value
         is_kept_value = member is not None and member.kept
         return None if not is_kept_value and self._mentions(value, data_class) else value
+
+    def _replace_object(
+        self, value: Any, member: Member, inherited: PersonalData
+    ) -> tuple[Member | None, PersonalData]:
+        """Return the declaration of a scalar in place of an object: its id, unless it is a person.
+
+        Otherwise it has the class of personal members of the object, if there are any.
+        """
+        text = value if isinstance(value, str) else _digits(value)
+        if "id" in member.below and not (text and self._keys.persons_in(text)):
+            return member.below["id"], inherited
+        classes = [each.data_class for each in member.below.values() if each.data_class]
+        personal = (each for each in classes if each is not PersonalData.NONE)
+        return None, next(personal, PersonalData.UNCLASSIFIED)
 
     def _is_hidden(self, value: Any, member: Member | None, inherited: PersonalData) -> bool:
         if member is not None and member.kept and not isinstance(value, dict | list):

@@ -39,10 +39,17 @@ PLANS = [
     "{classes: {caller_number: {on_arrival: hash}, contact: {on_arrival: hash}}}",
     "{classes: {caller_number: {on_arrival: hash}, contact: {on_arrival: drop}}}",
     "{classes: {caller_number: {on_arrival: drop}, unclassified: {on_arrival: drop}}}",
-    "{classes: {caller_number: {mask_after: 6 months, mask_to: hash}, contact: {mask_after: 2 "
-    "months}, free_text: {mask_after: never}}, payload: {mask_after: never}}",
-    "{classes: {free_text: {mask_after: 10 days}, staff_recipient: {mask_after: 1 month}}, payload:"
-    " {mask_after: 20 days}}",
+    """
+    classes:
+      caller_number: {mask_after: 6 months, mask_to: hash}
+      contact: {mask_after: 2 months}
+      free_text: {mask_after: never}
+    payload: {mask_after: never}
+    """,
+    """
+    classes: {free_text: {mask_after: 10 days}, staff_recipient: {mask_after: 1 month}}
+    payload: {mask_after: 20 days}
+    """,
     "{collections: {calls: {members: {note: free_text, channel: visitor}}}}",
 ]
 MASKERS = {
@@ -228,6 +235,12 @@ def test_a_list_or_object_in_place_of_a_scalar_counts_as_personal() -> None:
     assert masked.payload["duration"] is None
     assert masked.payload["visit"] is None
     assert masked.payload["account"] == CALL["account"]
+    payload = CALL | {"account": "acc-1", "recipient": "01 88 11 22 33", "visit": "06.12.34.56.78"}
+    row = parse(CATALOGUE["calls"], payload)
+    erased = key("0612345678") | key("0188112233")
+    masked = masker("calls").mask(row, today=FRESH, row_day=DAY, suppressed=erased).row
+    assert masked.payload["account"] == "acc-1"
+    assert masked.payload["recipient"] is masked.payload["visit"] is None
 
 
 def test_deep_rows_are_masked() -> None:
