@@ -26,7 +26,7 @@ from magnetis_dagster.privacy.key_file import generate_key
 from magnetis_dagster.privacy.masking import Row, RowMasker
 from magnetis_dagster.privacy.person_keys import PersonKeys
 from magnetis_dagster.privacy.phone import PhoneReader
-from magnetis_dagster.privacy.plan import _build
+from magnetis_dagster.privacy.plan import build_plan
 
 PARIS = ZoneInfo("Europe/Paris")
 DAY = date(2025, 6, 30)
@@ -131,7 +131,7 @@ def measure_rows(count: int, keys: PrivacyKeys) -> None:
     without = load(None, frozenset())
     print(f"rows/s, parsed and written as JSON, no masking:     {without:9,.0f}")
     for name, text in plans.items():
-        plan = _build(yaml.safe_load(text), "benchmark", catalogue).of("calls")
+        plan = build_plan(yaml.safe_load(text), "benchmark", catalogue).of("calls")
         for persons, suppressed in (("nobody", frozenset()), ("100,000", erased)):
             fresh = RowMasker(collection, plan, PersonKeys(keys, "magnetis"))
             found = load(fresh, suppressed)

@@ -17,6 +17,7 @@ Rules that make the order of retention, erasure and reload irrelevant:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import date
@@ -28,6 +29,7 @@ from magnetis_dagster.catalog import Collection, ColumnType, Contents, PersonalD
 from magnetis_dagster.catalog.conversions import as_text
 from magnetis_dagster.catalog.row_parser import mask_name
 from magnetis_dagster.exact_json import Unparsed, dump_json, load_json
+from magnetis_dagster.privacy.caller_key import read_email
 from magnetis_dagster.privacy.classification import (
     CONTACT_SIDE,
     Member,
@@ -44,6 +46,12 @@ Classes = frozenset[PersonalData]
 
 _ALL: Classes = frozenset(CLASSES)
 _NO_CLASSES: Classes = frozenset()
+_NOBODY: frozenset[str] = frozenset()
+_NO_DIGITS = bytes(each for each in range(256) if not 48 <= each <= 57)
+_OTHER_DIGITS = re.compile(r"[^\D0-9]")
+_NUMBER_DIGITS = re.compile(r"[\s.()/+_-]")
+_TAIL = 7
+"""Last digits of a number, which are the same in every spelling."""
 _NAMING = frozenset(
     {
         PersonalData.CALLER_NUMBER,
@@ -162,17 +170,44 @@ class RowMasker:
         persons, unparsable = self._identify(row)
         permanent = row.masked | due.dropped
         payload_masked = row.payload_masked | (_ALL if due.payload else _NO_CLASSES)
-        is_due = permanent or due.never_stored or due.hashed or payload_masked
-        if not is_due and not (suppressed and self._mentions_any(row, suppressed)):
-            # most rows: nothing to mask
-            keys = {name: person.key for name, person in persons.items()}
-            return MaskedRow(Row(row.columns, row.payload, keys), unparsable=unparsable)
         if suppressed and any(
             not suppressed.isdisjoint(person.accepted)
             for name, person in persons.items()
             if self._classes[name] in CONTACT_SIDE
         ):
             permanent |= CONTACT_SIDE
+        if self._drops_a_link(permanent | due.never_stored, persons):
+            permanent |= CONTACT_SIDE
+        dropped = permanent | due.never_stored
+        hidden = dropped | due.hashed
+        if not suppressed or not self._mentions_any(row, suppressed):
+            keys = self._remaining_keys(persons, dropped, suppressed)
+            if not hidden and not payload_masked:
+                # most rows
+                return MaskedRow(Row(row.columns, row.payload, keys), unparsable=unparsable)
+            search = _Search(self._persons, _NOBODY)
+            search.begin(hidden, [], _NOBODY)
+            columns = self._mask_columns(row.columns, search)
+            search.begin(hidden | payload_masked, [], _NOBODY)
+            payload = search.mask(row.payload, self._root, PersonalData.UNCLASSIFIED)
+            if not self._may_mention(row, persons, hidden | payload_masked, columns, payload):
+                masked = Row(columns, payload, keys, permanent, payload_masked - permanent)
+                return MaskedRow(masked, frozenset(search.changed), unparsable)
+        return self._mask_mentions(
+            row, due, persons, permanent, payload_masked, suppressed, unparsable
+        )
+
+    def _mask_mentions(
+        self,
+        row: Row,
+        due: _Due,
+        persons: Mapping[str, PersonKey],
+        permanent: Classes,
+        payload_masked: Classes,
+        suppressed: Set[str],
+        unparsable: tuple[str, ...],
+    ) -> MaskedRow:
+        """Mask the row and every text that mentions a suppressed or masked person."""
         search = _Search(self._persons, suppressed)
         while True:
             if self._drops_a_link(permanent | due.never_stored, persons):
@@ -194,6 +229,42 @@ class RowMasker:
             payload_masked |= search.hits
         masked = Row(columns, payload, keys, permanent, payload_masked - permanent)
         return MaskedRow(masked, frozenset(search.changed), unparsable)
+
+    def _may_mention(
+        self,
+        row: Row,
+        persons: Mapping[str, PersonKey],
+        hidden: Classes,
+        columns: Mapping[str, Any],
+        payload: Any,
+    ) -> bool:
+        """Return whether a text may still contain a name, number or address from masked columns.
+
+        A fast test that may be wrong in one direction: it searches the whole row once.
+        """
+        names, keys = self._names_and_keys(row, persons, hidden)
+        if not names and not keys:
+            return False
+        left = [dump_json(payload)]
+        left += [text for name in self._changeable if isinstance(text := columns[name], str)]
+        text = "\n".join(left).casefold()
+        if "\\u" in text or _OTHER_DIGITS.search(text):
+            return True
+        digits = text.encode().translate(None, _NO_DIGITS)
+        for name in persons.keys() if keys else ():
+            if not persons[name].accepted or self._classes[name] not in hidden:
+                continue
+            received = row.columns.get(name)
+            if not isinstance(received, str):
+                return True
+            if self.identified[name] is Contents.EMAIL:
+                if (read_email(received) or "") in text:
+                    return True
+                continue
+            number = _plain_digits(received)
+            if len(number) < _TAIL or number[-_TAIL:].encode() in digits:
+                return True
+        return any(name in text or '"' in name or "\\" in name for name in names)
 
     def _mentions_any(self, row: Row, suppressed: Set[str]) -> bool:
         """Return whether a text of the row contains the number or address of these persons."""
@@ -318,7 +389,7 @@ class _Search:
         self._keys = keys
         self._suppressed = suppressed
 
-    def begin(self, hidden: Classes, names: list[str], own_keys: set[str]) -> None:
+    def begin(self, hidden: Classes, names: list[str], own_keys: Set[str]) -> None:
         """Begin to mask columns or a payload.
 
         `hidden`: the classes to mask. `names` and `own_keys`: the persons in columns to mask.
@@ -477,6 +548,12 @@ def _class_of(value: Any, member: Member | None, inherited: PersonalData) -> Per
         # a list or object in place of a scalar may contain anything
         return PersonalData.UNCLASSIFIED
     return data_class
+
+
+def _plain_digits(received: str) -> str:
+    """Return the digits of a number without its extension; empty if they are uncertain."""
+    digits = _NUMBER_DIGITS.sub("", received)
+    return digits if 9 <= len(digits) <= 15 and digits.isascii() else ""
 
 
 def _digits(value: Any) -> str | None:

@@ -95,7 +95,6 @@ class PersonKeys:
 
     def _find_persons(self, text: str) -> frozenset[str]:
         found: set[str] = set()
-        found.update(self.phone(text).accepted)
         for candidate in _numbers_in(text):
             found.update(self.phone(candidate).accepted)
         for match in _EMAIL.finditer(text.replace("＠", "@")):

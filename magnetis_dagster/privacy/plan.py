@@ -228,7 +228,7 @@ def load_plan(config: Path | None, catalogue: Catalogue) -> Plan:
     Raises: CatalogueError, which names file and key.
     """
     changes = read_overlay(config).get("privacy") if config else None
-    return _build(changes, f"{config}: privacy", catalogue)
+    return build_plan(changes, f"{config}: privacy", catalogue)
 
 
 def declassified(catalogue: Catalogue, shipped: Catalogue, plan: Plan) -> list[str]:
@@ -237,7 +237,7 @@ def declassified(catalogue: Catalogue, shipped: Catalogue, plan: Plan) -> list[s
     One text for each column and member, with its name and both classes. Not an error: the
     controller may know better. But nobody should do it unnoticed.
     """
-    standard = _build(None, "", shipped)
+    standard = build_plan(None, "", shipped)
     found = []
     for name, collection in shipped.collections.items():
         if name not in catalogue.collections:
@@ -274,7 +274,11 @@ def _defaults() -> _PlanSection:
     return _PlanSection.model_validate(yaml.safe_load(text))
 
 
-def _build(changes: object, place: str, catalogue: Catalogue) -> Plan:
+def build_plan(changes: object, place: str, catalogue: Catalogue) -> Plan:
+    """Return the default plan with `changes`, a section `privacy`; `place` names it in errors.
+
+    Raises: CatalogueError.
+    """
     defaults, given = _defaults(), _validate(changes, place)
     for name in given.collections:
         if name not in catalogue.collections:

@@ -20,7 +20,7 @@ from magnetis_dagster.privacy.caller_key import PrivacyKeys
 from magnetis_dagster.privacy.classification import CONTACT_SIDE
 from magnetis_dagster.privacy.masking import Row, RowMasker, key_column
 from magnetis_dagster.privacy.person_keys import PersonKeys
-from magnetis_dagster.privacy.plan import CollectionPlan, _build
+from magnetis_dagster.privacy.plan import CollectionPlan, build_plan
 
 CATALOGUE = load_catalogue()
 PARIS = ZoneInfo("Europe/Paris")
@@ -54,7 +54,7 @@ PLANS = [
 ]
 MASKERS = {
     (name, plan): RowMasker(
-        CATALOGUE[name], _build(yaml.safe_load(plan), "x", CATALOGUE).of(name), PERSONS
+        CATALOGUE[name], build_plan(yaml.safe_load(plan), "x", CATALOGUE).of(name), PERSONS
     )
     for name in ("calls", "leads", "emails", "email_alerts")
     for plan in PLANS
@@ -71,12 +71,12 @@ def parse(collection: Collection, payload: dict[str, Any]) -> Row:
 
 
 def default_plan(name: str) -> CollectionPlan:
-    return _build(None, "x", CATALOGUE).of(name)
+    return build_plan(None, "x", CATALOGUE).of(name)
 
 
 def masker(name: str, plan: str = "{}") -> RowMasker:
     return RowMasker(
-        CATALOGUE[name], _build(yaml.safe_load(plan), "x", CATALOGUE).of(name), PERSONS
+        CATALOGUE[name], build_plan(yaml.safe_load(plan), "x", CATALOGUE).of(name), PERSONS
     )
 
 
