@@ -42,6 +42,8 @@ class Member:
     """Whether the plan declares `data_class`."""
     below: dict[str, Member] = field(default_factory=dict)
     """By folded name."""
+    classes: frozenset[PersonalData] = frozenset()
+    """All classes here and below."""
     received: dict[str, Member | None] = field(default_factory=dict, repr=False)
     """The same by received name, for speed; at most _MOST_NAMES."""
 
@@ -77,6 +79,7 @@ def classify(collection: Collection, plan: CollectionPlan) -> Member:
         for member in _at(root, split(path)):
             member.kept = True
             member.data_class = PersonalData.NONE
+    _collect_classes(root)
     return root
 
 
@@ -106,6 +109,12 @@ def _declare(member: Member, name: str, column: Column) -> None:
     member.is_json |= column.type is ColumnType.JSON
     is_none = member.data_class is PersonalData.NONE
     member.kept = is_none and (member.kept or is_kept(name, column, data_class))
+
+
+def _collect_classes(member: Member) -> frozenset[PersonalData]:
+    own = {member.data_class} if member.data_class else set()
+    member.classes = frozenset(own).union(*map(_collect_classes, member.below.values()))
+    return member.classes
 
 
 def _at(root: Member, names: Names) -> list[Member]:

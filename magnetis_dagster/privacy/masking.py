@@ -144,7 +144,7 @@ class RowMasker:
         self._changeable = {
             name: json_member(column, self._root)
             if column.type is ColumnType.JSON
-            else Member(self._classes[name], self.identified.get(name))
+            else _scalar_member(self._classes[name], self.identified.get(name))
             for name, column in declared.items()
             if not is_kept(name, column, self._classes[name])
         }
@@ -363,7 +363,7 @@ class RowMasker:
             return columns
         masked = dict(columns)
         for name, member in self._changeable.items():
-            if masked.get(name) is not None:
+            if masked.get(name) is not None and not search.spares(member.classes):
                 masked[name] = self._mask_column(name, masked[name], member, search)
         return masked
 
@@ -400,6 +400,12 @@ class _Search:
         self._names = names
         self._own_keys = own_keys
         self._searches = bool(self._suppressed or own_keys or names)
+
+    def spares(self, classes: Classes) -> bool:
+        """Return whether no value of declared members with these classes can be masked."""
+        if self._searches or PersonalData.UNCLASSIFIED in self.hidden:
+            return False
+        return classes.isdisjoint(self.hidden)
 
     @property
     def is_needed(self) -> bool:
@@ -465,6 +471,7 @@ class _Search:
             inherited = _class_of(value, member, inherited)
         masked, changed = {}, False
         hidden = self.hidden
+        spares = self.spares(_NO_CLASSES)
         for name, below in value.items():
             child = member.child(name) if member is not None else None
             new = below
@@ -477,6 +484,8 @@ class _Search:
                 elif below is not None:
                     new = None
                     self.changed.add(inherited)
+            elif spares and child.classes.isdisjoint(hidden):
+                pass
             elif (
                 type(below) not in _SCALARS
                 or child.data_class is None
@@ -514,6 +523,10 @@ class _Search:
             self.hits.add(data_class)
         self.changed.add(data_class)
         return True
+
+
+def _scalar_member(data_class: PersonalData, contains: Contents | None) -> Member:
+    return Member(data_class, contains, classes=frozenset({data_class}))
 
 
 def _collect_texts(value: Any, member: Member | None, texts: list[str]) -> None:
