@@ -53,7 +53,9 @@ def test_no_class_of_personal_data_is_lost(catalogue: Catalogue) -> None:
                 if local := columns(found[table]).get(f"{name}_local"):
                     assert personal_data(local) == column.personal_data.degree
             classes.add(column.personal_data.degree)
-    assert classes == {each.degree for each in PersonalData}, "the catalogue contains an example of each class"
+    assert classes == {each.degree for each in PersonalData}, (
+        "the catalogue contains an example of each class"
+    )
     assert personal_data(columns(found["calls"])["payload"]) == "personal"
     assert "payload" not in columns(found["calls_current"])
 
