@@ -10,8 +10,9 @@ from magnetis_dagster.privacy.caller_key import PrivacyKeys, read_email
 from magnetis_dagster.privacy.phone import PhoneKind, PhoneReader
 
 _EMAIL = re.compile(r"[^\s@<>\"'(),;:]{1,200}@[^\s@<>\"'(),;:?/&]{1,200}")
-_RUN = re.compile(r"[+＋﹢⁺]?[\W_]{0,2}\d(?:[\W_]{0,4}\d){6,199}")
+_RUN = re.compile(r"\d(?:[\W_]{0,4}\d){6,199}")
 """Seven digits or more of any script, with any separators between them."""
+_SIGN = re.compile(r"[+＋﹢⁺][\W_]{0,2}\Z")
 _GROUP = re.compile(r"\d+")
 _PLUS_SIGNS = "+＋﹢⁺"
 _BEGINNINGS = _PLUS_SIGNS + "0０"
@@ -110,7 +111,9 @@ def _numbers_in(received: str) -> Iterator[str]:
     are candidates as a whole only.
     """
     for run in _RUN.finditer(received):
-        text = run[0]
+        # a sign may stand before a bracket: `+(33) 6`
+        sign = _SIGN.search(received, max(0, run.start() - 3), run.start())
+        text = f"{sign[0] if sign else ''}{run[0]}"
         groups = [match.span() for match in _GROUP.finditer(text)]
         before = 0
         for first, (start, own_end) in enumerate(groups):
