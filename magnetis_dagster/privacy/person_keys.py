@@ -115,6 +115,10 @@ def _numbers_in(received: str) -> Iterator[str]:
         sign = _SIGN.search(received, max(0, run.start() - 3), run.start())
         text = f"{sign[0] if sign else ''}{run[0]}"
         groups = [match.span() for match in _GROUP.finditer(text)]
+        # digits next to letters are a part of an id or a hash, unless they begin like a number
+        is_word = received[run.start() - 1 : run.start()].isalpha() or (
+            received[run.end() : run.end() + 1].isalpha()
+        )
         before = 0
         for first, (start, own_end) in enumerate(groups):
             begin = max(text.rfind(sign, before, start) for sign in _PLUS_SIGNS)
@@ -128,7 +132,7 @@ def _numbers_in(received: str) -> Iterator[str]:
                     break
                 if digits in _DIGITS and (
                     text[begin] in _BEGINNINGS
-                    or end - start == digits
-                    or (first == 0 and end == groups[-1][1])
+                    or (not is_word and end - start == digits)
+                    or (not is_word and first == 0 and end == groups[-1][1])
                 ):
                     yield text[begin:end]

@@ -165,11 +165,11 @@ def overlays() -> list[str]:
     return re.findall(r"```yaml\n(.*?)```", read("docs/configuration.md"), re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(11))
+@pytest.mark.parametrize("number", range(12))
 def test_every_overlay_example_of_the_documentation_is_valid_and_has_an_effect(
     tmp_path: Path, number: int
 ) -> None:
-    assert len(overlays()) == 11
+    assert len(overlays()) == 12
     path = tmp_path / "magnetis.yaml"
     path.write_text(overlays()[number], encoding="utf-8")
     changed = load_catalogue(path)

@@ -416,6 +416,20 @@ def test_secrets_are_read_from_the_files_of_a_container(
     assert Settings.load().require_key() == "from-the-environment"
 
 
+def test_the_privacy_key_is_read_from_its_file_and_never_shown(tmp_path: Path) -> None:
+    assert Settings.load().privacy_keys is None
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/magnetis_privacy_key").write_text(
+        f"2:{SECRET * 4}\n1:{SECRET[::-1] * 4}\n", encoding="utf-8"
+    )
+    settings = Settings.load()
+    assert settings.privacy_keys is not None
+    assert settings.privacy_keys.ids == ("2", "1")
+    shown = f"{settings!r} {settings.model_dump_json()} {settings.privacy_keys!r}"
+    assert SECRET not in shown
+    assert SECRET[::-1] not in shown
+
+
 @pytest.mark.parametrize(
     ("url", "address"),
     [

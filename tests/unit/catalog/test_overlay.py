@@ -108,6 +108,34 @@ collections:
     assert calls.columns.keys() == (default.columns.keys() - {"caller_name"}) | {"our_reference"}
 
 
+@pytest.mark.parametrize(
+    ("declared", "degree"),
+    [
+        ("none", "none"),
+        ("pseudonym", "pseudonym"),
+        ("personal", "personal"),
+        ("visitor", "pseudonym"),
+    ]
+    + [(name, "personal") for name in ("caller_number", "free_text", "staff_recipient")],
+)
+def test_a_class_of_personal_data_is_declared_as_a_class_or_as_a_degree(
+    overlay: Overlay, declared: str, degree: str
+) -> None:
+    text = CALLS % f"columns: {{x: {{personal_data: {declared}, contains: phone}}}}"
+    column = load_catalogue(overlay(text))["calls"].columns["x"]
+    assert (column.personal_data, column.personal_data.degree) == (declared, degree)
+    assert column.contains == "phone"
+
+
+def test_other_sections_of_the_file_are_accepted(overlay: Overlay, catalogue: Catalogue) -> None:
+    text = (
+        "connections: {nord: {api_key_env: K}}\nprivacy: {classes: {contact: {on_arrival: hash}}}"
+    )
+    assert load_catalogue(overlay(text)) == catalogue
+    with pytest.raises(CatalogueError, match="privacy: unknown name"):
+        load_catalogue(None, {"privacy": {}}, "connections.nord.overlay")
+
+
 def test_ids_accounts_and_volatile_members_are_declared_as_lists(
     overlay: Overlay, catalogue: Catalogue
 ) -> None:

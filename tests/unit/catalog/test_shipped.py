@@ -37,6 +37,19 @@ def test_calls_have_the_columns_of_the_contract(catalogue: Catalogue) -> None:
     assert catalogue["calls"].columns["caller_number"].personal_data.degree is PersonalData.PERSONAL
 
 
+def test_personal_columns_have_a_class_and_numbers_and_addresses_are_known(
+    catalogue: Catalogue,
+) -> None:
+    generic = {PersonalData.PERSONAL, PersonalData.PSEUDONYM, PersonalData.UNCLASSIFIED}
+    for collection in catalogue.collections.values():
+        for name, column in collection.columns.items():
+            assert column.personal_data not in generic, name
+            assert not column.contains or column.personal_data is not PersonalData.NONE, name
+    assert catalogue["calls"].columns["caller_number"].contains == "phone"
+    assert catalogue["leads"].columns["contact_email"].contains == "email"
+    assert catalogue["visits"].columns["pages"].personal_data.degree is PersonalData.PSEUDONYM
+
+
 def test_columns_have_the_order_of_the_file_with_campaign_columns_last(
     catalogue: Catalogue,
 ) -> None:

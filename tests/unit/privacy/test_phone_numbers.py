@@ -79,8 +79,8 @@ OTHERS = {
         "9" * 5000,
     ],
     PhoneKind.WITHHELD: [
-        *WITHHELD,
-        *map(str.upper, WITHHELD),
+        *sorted(WITHHELD),
+        *map(str.upper, sorted(WITHHELD)),
         *("", "  ", "0", "00", "+", "0000000000", "-", "<unknown>", "Numero masque", "N.A."),
         "sip:anonymous@anonymous.invalid",
         '"Anonymous" <sip:anonymous@anonymous.invalid>',

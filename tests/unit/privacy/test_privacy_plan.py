@@ -1,5 +1,6 @@
 """The plan: defaults, changes in MAGNETIS_CONFIG, ages, errors that name file and key."""
 
+import re
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from paths import ROOT
 
 from magnetis_dagster.catalog import CatalogueError, PersonalData, load_catalogue
 from magnetis_dagster.privacy.plan import (
@@ -15,6 +17,7 @@ from magnetis_dagster.privacy.plan import (
     Age,
     Plan,
     Treatment,
+    build_plan,
     declassified,
     load_plan,
 )
@@ -66,6 +69,26 @@ def test_a_rule_of_a_collection_takes_precedence(tmp_path: Path) -> None:
         assert rules[PersonalData.CONTACT].mask_to is Treatment.DROP
         assert rules[PersonalData.FREE_TEXT].mask_after == Age(days=90)
         assert plan.of(other).payload.mask_after is None
+
+
+def test_the_examples_of_the_documentation_are_valid_and_agree() -> None:
+    page = (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```yaml\nprivacy:\n(.*?)```", page, re.DOTALL)
+    declared = yaml.safe_load(example)
+    assert build_plan(declared, "x", CATALOGUE) != load_plan(None, CATALOGUE)
+    documented = dict(
+        re.findall(r"^\| `([a-z_`, ]+)` \| [^|]+ \| clear \| ([^|]+) \|", page, re.MULTILINE)
+    )
+    default = load_plan(None, CATALOGUE).default
+    ages = {name: rule.mask_after for name, rule in default.rules.items()}
+    for names, age in documented.items():
+        for name in names.split("`, `"):
+            expected = None if age == "never" else Age.parse(age)
+            found = (
+                default.payload.mask_after if name == "payload" else ages.pop(PersonalData(name))
+            )
+            assert found == expected, name
+    assert not ages, "every class is documented"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "{classes: }", "{classes: {contact: }}"])
