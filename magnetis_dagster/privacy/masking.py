@@ -26,6 +26,7 @@ from typing import Any
 
 from magnetis_dagster.catalog import Collection, ColumnType, Contents, PersonalData
 from magnetis_dagster.exact_json import dump_json, load_json
+from magnetis_dagster.privacy.ages import Age
 from magnetis_dagster.privacy.caller_key import read_email
 from magnetis_dagster.privacy.classification import (
     CONTACT_SIDE,
@@ -37,7 +38,7 @@ from magnetis_dagster.privacy.classification import (
 )
 from magnetis_dagster.privacy.person_keys import PersonKey, PersonKeys
 from magnetis_dagster.privacy.phone import PhoneKind
-from magnetis_dagster.privacy.plan import CLASSES, Age, CollectionPlan, Treatment
+from magnetis_dagster.privacy.plan import CLASSES, CollectionPlan, Treatment
 from magnetis_dagster.privacy.value_masking import NO_PERSON, Classes, ValueMasker, collect_texts
 
 _ALL: Classes = frozenset(CLASSES)

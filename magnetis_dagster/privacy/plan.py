@@ -20,12 +20,9 @@ members by dotted path, before the columns of the catalogue do. A member without
 `unclassified`.
 """
 
-import calendar
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
 from enum import StrEnum
 from functools import cache
 from importlib import resources
@@ -48,6 +45,7 @@ from pydantic import (
 from magnetis_dagster.catalog import Catalogue, CatalogueError, PersonalData
 from magnetis_dagster.catalog.names import heads, split
 from magnetis_dagster.catalog.overlay import read_overlay
+from magnetis_dagster.privacy.ages import Age
 
 CLASSES: Final = tuple(each for each in PersonalData if each is not PersonalData.NONE)
 """The classes that the plan has a rule for."""
@@ -61,11 +59,6 @@ HASHABLE: Final = frozenset(
 )
 """Classes that contain phone numbers or e-mail addresses, which caller keys replace."""
 
-_AGE = re.compile(
-    r"(?P<amount>[0-9]{1,4}) (?P<unit>day|month|year)s?(?P<since> since (?:last contact|the row))?"
-)
-_LONGEST_YEARS = 100
-
 
 class Treatment(StrEnum):
     """What is stored of a value, from most to least."""
@@ -76,48 +69,6 @@ class Treatment(StrEnum):
     """The caller key only; NULL if the value is not a number or address."""
     DROP = "drop"
     """Nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Age:
-    """An age in calendar days, months or years."""
-
-    days: int = 0
-    months: int = 0
-    since_last_contact: bool = False
-    """Whether the age counts from the last contact of the same person, not from the row."""
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the age in a text such as `3 years since last contact`.
-
-        Raises: ValueError, which names the expected form.
-        """
-        match = _AGE.fullmatch(" ".join(text.lower().replace("_", " ").split()))
-        amount = int(match["amount"]) if match else 0
-        years = amount / {"day": 365, "month": 12, "year": 1}[match["unit"]] if match else 0
-        if not match or not 0 < years <= _LONGEST_YEARS:
-            raise ValueError(
-                "expected an age such as 13 months, 180 days or 3 years since last contact, at "
-                f"most {_LONGEST_YEARS} years; or never"
-            )
-        since = "contact" in (match["since"] or "")
-        if match["unit"] == "day":
-            return cls(days=amount, since_last_contact=since)
-        return cls(months=amount * (12 if match["unit"] == "year" else 1), since_last_contact=since)
-
-    def cutoff(self, today: date) -> date:
-        """Return the last day that is old enough on `today`; never later for an earlier `today`.
-
-        13 months before the 31st of March are the 28th or 29th of February.
-        """
-        if self.days:
-            return max(today, date.min + timedelta(self.days)) - timedelta(self.days)
-        year, month = divmod(today.year * 12 + today.month - 1 - self.months, 12)
-        if year < 1:
-            return date.min
-        last = calendar.monthrange(year, month + 1)[1]
-        return date(year, month + 1, min(today.day, last))
 
 
 def _parse_age(value: object) -> object:

@@ -20,5 +20,6 @@ def spellings(draw: st.DrawFn, national: str) -> str:
         parts.append(national[start : start + length])
         start += length
     between = "" if prefix == "0" or prefix.endswith((")", " ", "-")) else separator
-    text = prefix + between + separator.join(parts)
+    extension = draw(st.sampled_from(["", "", "", " poste 12", " x3", "x1"]))
+    text = prefix + between + separator.join(parts) + extension
     return text.translate(_FULL_WIDTH) if draw(st.booleans()) else text

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from paths import ROOT
 
 from magnetis_dagster.catalog import CatalogueError, PersonalData, load_catalogue
+from magnetis_dagster.privacy.ages import Age
 from magnetis_dagster.privacy.plan import (
     CLASSES,
     HASHABLE,
-    Age,
     Plan,
     Treatment,
     build_plan,
