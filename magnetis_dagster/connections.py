@@ -1,7 +1,7 @@
 """Declare connections: API keys with their own quota, rows and assets.
 
 The unnamed connection, `magnetis`, consists of the MAGNETIS_ variables. MAGNETIS_CONFIG declares
-others, which inherit every variable that they do not set:
+others, which inherit every variable that they do not declare:
 
     connections:
       nord:
@@ -88,7 +88,7 @@ class Scope(StrEnum):
 
 
 class Choice(BaseModel):
-    """Which collections a connection loads. Both lists empty: all enabled ones."""
+    """The collections that a connection loads. If both lists are empty: all enabled ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -104,7 +104,7 @@ class Choice(BaseModel):
 
 
 class Declaration(BaseModel):
-    """What a connection declares. The variables in SETTINGS are checked by `Settings`."""
+    """The declaration of a connection. `Settings` validates the variables in SETTINGS."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -115,7 +115,7 @@ class Declaration(BaseModel):
     scope: Scope | None = None
     """Where the key was created. It decides which row the views `_distinct` return."""
     key_expires: date | None = None
-    """Last day of the key, if Magnetis shows one."""
+    """Last day on which the key is valid, in the time zone of the connection; None: unknown."""
     collections: Choice = Choice()
     """Collections to load."""
     overlay: dict[str, Any] | Path = Field(default_factory=dict)
@@ -138,6 +138,7 @@ class Connection:
     catalogue: Catalogue
     scope: Scope | None = None
     key_expires: date | None = None
+    """Last day on which the key is valid, in the time zone of the connection."""
     key_prefix: tuple[str, ...] = ()
     """First parts of its asset keys."""
     load: Callable[[], "Connection"] | None = field(default=None, repr=False, compare=False)
@@ -155,7 +156,7 @@ class Connection:
 
     @property
     def rank(self) -> int:
-        """Position of its scope from 1, widest first; without a scope, the last one."""
+        """Position of its scope from 1, widest first; 5 without a scope."""
         return 1 + ([*Scope].index(self.scope) if self.scope else len(Scope))
 
     def path(self, name: str) -> tuple[str, ...]:
@@ -196,12 +197,18 @@ def load_connections() -> list[Connection]:
 
 
 def reload(name: str) -> Connection:
-    """Return the connection as it is declared now. Raises: as `load_connections`."""
+    """Return the connection as it is declared now.
+
+    Raises: SettingsError; CatalogueError; UnknownConnection if it is no longer declared.
+    """
     return choose(load_connections(), name)
 
 
 def choose(connections: Sequence[Connection], name: str | None) -> Connection:
-    """Return the connection of that name, or the only one. Raises UnknownConnection."""
+    """Return the connection of that name; if `name` is None, the only one.
+
+    Raises: UnknownConnection.
+    """
     names = ", ".join(each.name for each in connections)
     if name is None:
         if len(connections) == 1:
@@ -216,7 +223,10 @@ def choose(connections: Sequence[Connection], name: str | None) -> Connection:
 
 
 def declarations(config: Path | None) -> dict[str, Declaration]:
-    """Return what `connections` in MAGNETIS_CONFIG declares, by name. Raises CatalogueError."""
+    """Return the declarations under `connections` in MAGNETIS_CONFIG, by name.
+
+    Raises: CatalogueError.
+    """
     content = read_overlay(config).get("connections") if config else None
     place = f"{config}: connections"
     if content is None:
@@ -258,7 +268,7 @@ def declaration(name: str, value: object, place: str) -> Declaration:
     for key in found.model_extra or ():
         if key not in SETTINGS:
             hint = (
-                " A key itself does not belong into this file: name the variable that contains it "
+                " A key itself does not belong in this file: name the variable that contains it "
                 "in api_key_env, or its file in api_key_file."
                 if key == "api_key"
                 else f" Allowed here: {', '.join(allowed)}."
@@ -281,9 +291,9 @@ def named(
 ) -> Connection:
     """Return a connection with its present settings.
 
-    `config`: the overlay of all connections; `catalogue`: the catalogue that it results in, if the
-    caller has it. `overrides`: values of more variables by field. `key`: the key, if
-    `declared` does not say where it is.
+    `config`: the overlay of all connections; `catalogue`: the catalogue with this overlay, if the
+    caller has it. `place` names the declaration in errors. `overrides`: values of more variables,
+    by field. `key`: the key, if `declared` names no variable and no file. `load` reloads it.
 
     Raises: SettingsError; CatalogueError.
     """

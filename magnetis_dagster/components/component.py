@@ -25,14 +25,17 @@ _ENVIRONMENT = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}
 
 
 class CollectionsModel(dg.Model):
-    """Which collections are loaded. Both lists empty: all enabled ones."""
+    """The collections that are loaded. If both lists are empty: all enabled ones."""
 
     include: list[str] = Field(default=[], description="Collections to load; no others.")
     exclude: list[str] = Field(default=[], description="Collections not to load.")
 
 
 def _resolve_secret(context: dg.ResolutionContext, value: Any) -> dg.EnvVar | SecretStr | None:
-    """Return the variable that a template names, so that it is read when a run needs it."""
+    """Return the variable that a template names, which is read when a run needs it.
+
+    Raises: ValueError if the value is no template.
+    """
     if value is None:
         return None
     if found := _ENVIRONMENT.fullmatch(str(value).strip()):
@@ -56,17 +59,17 @@ _Secret = Annotated[
 class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
     """Every collection of the Magnetis call-tracking API in PostgreSQL, day by day.
 
-    One instance loads what one API key can read, within the key's daily quota. What a field does
-    not set is inherited from the MAGNETIS_ variables (docs/configuration.md). The component sends
-    no API request and needs no key before a run starts.
+    One instance loads the rows that one API key can access, within the key's daily quota. Fields
+    that are not set have the values of the MAGNETIS_ variables (docs/configuration.md). The
+    component sends no API request and needs no key before a run starts.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     connection: str = Field(
         default="magnetis",
-        description="Name of the connection, of a-z, 0-9 and _. The names of its definitions and "
-        "its rows contain it. `magnetis` is the unnamed connection.",
+        description="Name of the connection: at most 30 characters of a-z, 0-9 and _. Definitions "
+        "and rows contain it. `magnetis` is the unnamed connection.",
     )
     api_key: Annotated[
         _Secret,
@@ -116,10 +119,11 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
     )
     scope: Literal["organization", "entity", "network", "account"] | None = Field(
         default=None,
-        description="Where the key was created. The views `_distinct` prefer rows of the widest.",
+        description="Where the key was created. The views `_distinct` prefer the widest scope.",
     )
     key_expires: str | None = Field(
-        default=None, description="Last day of the key, such as 2027-03-31, if it has one."
+        default=None,
+        description="Last day of the key, such as 2027-03-31. A check warns 14 days before it.",
     )
     settings: dict[str, Any] = Field(
         default={},
@@ -164,6 +168,11 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
     ) -> Iterator[dg.AssetCheckResult]:
         """Load days of a collection and yield the results of its checks.
 
+        `days`: the partitions of the step, local days in MAGNETIS_TIMEZONE. Logs a materialization
+        for each committed day.
+
+        Raises: dagster.Failure, or dagster.RetryRequested for errors that a retry may solve.
+
         Override it to add work before or after the load, in the same step:
 
             class OurComponent(MagnetisComponent):
@@ -176,7 +185,9 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
         yield from load_days(context.op_execution_context, assets, collection, days)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Return the definitions of the connection, without an executor.
+        """Return the definitions of the connection, without a default executor.
+
+        Raises: SettingsError; CatalogueError. A missing key raises no error.
 
         Override it to add or remove definitions:
 

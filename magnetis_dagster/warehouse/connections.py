@@ -23,7 +23,7 @@ class DeclaredConnection:
 
     name: str
     scope: str | None
-    """Accounts that the key can read, as text for people."""
+    """Scope of the key, such as `network`; None: not declared."""
     key_expires: date | None
     """Last day on which the key is valid."""
     rank: int | None = None
@@ -46,9 +46,11 @@ class ConnectionStatus:
 
 
 def register(engine: Engine, connection_name: str) -> None:
-    """Insert the connection without a declaration, unless it is known.
+    """Insert the connection without a declaration, unless it exists.
 
-    So the views `_distinct` can rank every connection that has rows.
+    The views `_distinct` then rank every connection that has rows.
+
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     write(
         engine,
@@ -61,11 +63,13 @@ def register(engine: Engine, connection_name: str) -> None:
 def declare(
     engine: Engine, connections: Sequence[DeclaredConnection], *, complete: bool = True
 ) -> None:
-    """Record the declared connections, widest first.
+    """Record the declared connections, given with the widest scope first.
 
     `complete`: there are no others, so mark all others as removed.
 
     Writes nothing if the database has the same declarations. Call `migrate` before.
+
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     names = [each.name for each in connections]
     ranked = [
@@ -101,6 +105,8 @@ def status(engine: Engine) -> list[ConnectionStatus]:
     """Return every connection, declared ones first, widest scope first. Creates no tables.
 
     Reads recorded counts only; data tables are not scanned.
+
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     with guarded(engine, "read the connections"), engine.connect() as connection:
         if not has_table(connection, "magnetis_ops.connections"):

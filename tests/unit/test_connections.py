@@ -158,7 +158,7 @@ BAD = {
     "connections: {nord: {}}": "connections.nord: expected api_key_env",
     "connections: {nord: 3}": "connections.nord: ",
     f"connections: {{nord: {{api_key: {SECRET}}}}}": "connections.nord.api_key: unknown name. A "
-    "key itself does not belong into this file",
+    "key itself does not belong in this file",
     "connections: {nord: {api_key_env: A, api_key_file: b}}": "api_key_env or api_key_file, not "
     "both",
     "connections: {nord: {api_key_env: A, quota: 3}}": "connections.nord.quota: unknown name. "
