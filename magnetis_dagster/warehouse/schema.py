@@ -316,7 +316,11 @@ _ops_table(
         primary_key=True,
         comment="Name of the connection: `connection` in other tables.",
     ),
-    _optional("scope", Text, "Accounts that the key can read, as declared; NULL: not declared."),
+    _optional(
+        "scope",
+        Text,
+        "Where the key was created, as declared: organization, entity, network or account.",
+    ),
     _optional(
         "rank",
         Integer,
