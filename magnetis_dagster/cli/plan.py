@@ -63,7 +63,7 @@ def plan(
     if report is not None:
         if collections or every or first or last or missing or launch:
             raise PermanentError(
-                "--report takes the id of a backfill; only --connection and --json may be added."
+                "--report takes the id of a backfill and nothing else but --connection and --json."
             )
         _print_backfill(report, connection, json=json)
         return
