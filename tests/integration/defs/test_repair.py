@@ -209,7 +209,11 @@ def test_queued_runs_of_the_sensor_count_towards_the_limit(
             job = definitions.resolve_implicit_global_asset_job_def().get_subset(
                 asset_selection={key}
             )
-            tags = {**days_tags(ago(5), ago(4)), "magnetis/repair": "1 of 3"}
+            tags = {
+                **days_tags(ago(5), ago(4)),
+                "magnetis/repair": "1 of 3",
+                "dagster/sensor_name": "repair_sensor",
+            }
             running.instance.create_run_for_job(
                 job, asset_selection={key}, tags=tags, status=dg.DagsterRunStatus.STARTED
             )
