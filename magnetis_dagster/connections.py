@@ -46,7 +46,8 @@ from magnetis_dagster.settings import Settings
 
 EXPIRY_DAYS = 14
 """A key that expires within this many days is reported."""
-NAME = re.compile(r"[a-z0-9_]{1,30}")
+NAME = re.compile(r"[a-z_][a-z0-9_]{0,29}")
+"""Names of resources begin with it, and must be Python identifiers."""
 SETTINGS = (
     "allow_http",
     "api_url",
@@ -246,7 +247,8 @@ def declaration(name: str, value: object, place: str) -> Declaration:
     """
     if not NAME.fullmatch(name):
         raise CatalogueError(
-            f"{place}: expected a name of at most 30 characters of a-z, 0-9 and _, got {name!r}."
+            f"{place}: expected a name of at most 30 characters of a-z, 0-9 and _ that does not "
+            f"begin with a digit, got {name!r}."
         )
     try:
         found = Declaration.model_validate({} if value is None else value)
@@ -288,7 +290,11 @@ def named(
     Raises: SettingsError; CatalogueError.
     """
     place = place or f"{config}: connections.{name}"
-    key, missing = (key, "") if key else _read_key(declared)
+    missing = "its key is empty."
+    if key is None:
+        key, missing = _read_key(declared)
+    elif key:
+        missing = "The field api_key contains its key."
     settings = Settings.of_connection(
         name,
         {**(declared.model_extra or {}), **(overrides or {})},
@@ -299,7 +305,7 @@ def named(
     return Connection(
         name,
         settings,
-        _catalogue(config, declared, f"connections.{name}", catalogue),
+        _catalogue(config, declared, place, catalogue),
         declared.scope,
         declared.key_expires,
         tuple(key_prefix),
@@ -309,10 +315,10 @@ def named(
 
 def _unnamed(settings: Settings, declared: Declaration | None, catalogue: Catalogue) -> Connection:
     declared = declared or Declaration()
-    place = f"connections.{UNNAMED}"
+    place = f"{settings.config}: connections.{UNNAMED}"
     if given := sorted(declared.model_extra or ()):
         raise CatalogueError(
-            f"{settings.config}: {place}.{given[0]}: {UNNAMED} consists of variables: set "
+            f"{place}.{given[0]}: {UNNAMED} consists of variables: set "
             f"MAGNETIS_{given[0].upper()} instead."
         )
     return Connection(
@@ -328,13 +334,13 @@ def _unnamed(settings: Settings, declared: Declaration | None, catalogue: Catalo
 def _catalogue(
     config: Path | None, declared: Declaration, place: str, catalogue: Catalogue | None
 ) -> Catalogue:
-    changes, at = declared.overlay, f"{place}.overlay"
+    changes, at = declared.overlay, f"{place}.overlay".removeprefix(f"{config}: ")
     if isinstance(changes, Path):
         path = changes if config is None else config.parent / changes
         changes, at = read_overlay(path), f"{at} ({path})"
     if changes or catalogue is None:
         catalogue = load_catalogue(config, changes, at)
-    return _chosen(catalogue, declared.collections, f"{config}: {place}.collections")
+    return _chosen(catalogue, declared.collections, f"{place}.collections")
 
 
 def _chosen(catalogue: Catalogue, choice: Choice, place: str) -> Catalogue:
@@ -353,14 +359,19 @@ def _chosen(catalogue: Catalogue, choice: Choice, place: str) -> Catalogue:
     return catalogue.model_copy(update={"collections": collections})
 
 
+def read_variable(name: str) -> str | None:
+    """Return the value of a variable in the environment, in `.env` or in SECRETS; None if blank."""
+    value = os.environ.get(name) or dotenv_values(".env").get(name)
+    file = settings_module.SECRETS / name.lower()
+    if not value and file.is_file():
+        value = file.read_text(encoding="utf-8", errors="replace")
+    return value if value and value.strip() else None
+
+
 def _read_key(declared: Declaration) -> tuple[SecretStr | None, str]:
     """Return the key, and the error if there is none."""
     if name := declared.api_key_env:
-        value = os.environ.get(name) or dotenv_values(".env").get(name)
-        file = settings_module.SECRETS / name.lower()
-        if not value and file.is_file():
-            value = file.read_text(encoding="utf-8", errors="replace")
-        if value and value.strip():
+        if value := read_variable(name):
             return SecretStr(value), f"The variable {name} contains its key."
         return None, f"its key is missing. Set the variable {name} in the environment or in .env."
     assert declared.api_key_file is not None

@@ -3,7 +3,6 @@
 https://docs.dagster.io/guides/build/components
 """
 
-import os
 import re
 from collections.abc import Iterator
 from datetime import date
@@ -43,7 +42,8 @@ def _resolve_secret(context: dg.ResolutionContext, value: Any) -> dg.EnvVar | Se
             'expected a template such as "{{ env.MAGNETIS_API_KEY }}": a secret does not belong in '
             "this file"
         )
-    return SecretStr(str(resolved)) if resolved else None
+    # a blank value must not count as unset: another key or database would be used instead
+    return SecretStr(str(resolved or ""))
 
 
 _Secret = Annotated[
@@ -189,8 +189,10 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
         from magnetis_dagster.defs.prune import Prune
         from magnetis_dagster.defs.taken_days import taken_days
 
-        connection = self._connection(context.path)
-        found = taken_days(connection.settings, [connection]) or {}
+        # without its database, only runs fail
+        known = self.database_url is None or bool(self._database_url())
+        connection = self._connection(context.path, check=False)
+        found = (taken_days(connection.settings, [connection]) if known else None) or {}
         assets = ConnectionAssets.of(connection, found.get(connection.name), self.get_asset_spec)
 
         def execute(
@@ -203,8 +205,11 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
             Prune.of_connection(connection).definitions(scheduled=self.schedules),
         )
 
-    def _connection(self, folder: Path) -> "Connection":
-        """Return the connection with its present settings and key. `folder`: that of defs.yaml."""
+    def _connection(self, folder: Path, *, check: bool = True) -> "Connection":
+        """Return the connection with its present settings and key. `folder`: that of defs.yaml.
+
+        `check`: raise SettingsError if the address of its database is missing.
+        """
         from magnetis_dagster.connections import declaration, named
         from magnetis_dagster.settings import Settings
 
@@ -232,15 +237,31 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
             declaration(self.connection, declared, place),
             config=Settings.load().config,
             place=place,
-            overrides=self._database(),
+            overrides=self._database(place, check=check),
             key=key,
             key_prefix=self.key_prefix or (),
             load=lambda: self._connection(folder),
         )
 
-    def _database(self) -> dict[str, object]:
-        url = self.database_url
-        if isinstance(url, dg.EnvVar):
-            found = os.environ.get(url.env_var_name)
-            return {"database_url": SecretStr(found)} if found else {}
-        return {"database_url": url} if url else {}
+    def _database(self, place: str, *, check: bool) -> dict[str, object]:
+        from magnetis_dagster.settings import SettingsError
+
+        if self.database_url is None:
+            return {}
+        if found := self._database_url():
+            return {"database_url": SecretStr(found)}
+        if check:
+            # never another database: its rows would be mixed
+            problem = "its value is empty"
+            if isinstance(self.database_url, dg.EnvVar):
+                problem = f"the variable {self.database_url.env_var_name} is not set"
+            raise SettingsError(f"{place}.database_url: {problem}.")
+        return {}
+
+    def _database_url(self) -> str | None:
+        from magnetis_dagster.connections import read_variable
+
+        if isinstance(self.database_url, dg.EnvVar):
+            found = read_variable(self.database_url.env_var_name)
+            return found.strip() if found else None
+        return self.database_url.get_secret_value().strip() if self.database_url else None

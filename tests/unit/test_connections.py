@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.connections import (
+    NAME,
     Connection,
     Scope,
     UnknownConnection,
@@ -155,6 +156,7 @@ BAD = {
     "connections: [a]": "connections: expected a mapping of names",
     "connections: {Nord: {}}": "connections.Nord: expected a name of at most 30 characters",
     "connections: {a-b: {}}": "connections.a-b: expected a name",
+    "connections: {2nd: {}}": "that does not begin with a digit, got '2nd'",
     "connections: {nord: {}}": "connections.nord: expected api_key_env",
     "connections: {nord: 3}": "connections.nord: ",
     f"connections: {{nord: {{api_key: {SECRET}}}}}": "connections.nord.api_key: unknown name. A "
@@ -200,7 +202,7 @@ def test_a_command_takes_the_only_connection_or_asks_which_one() -> None:
         choose([a, b], "c")
 
 
-@given(st.lists(st.from_regex(r"[a-z0-9_]{1,30}", fullmatch=True), min_size=2, unique=True))
+@given(st.lists(st.from_regex(NAME, fullmatch=True), min_size=2, unique=True))
 def test_no_two_connections_share_a_name_of_dagster(names: list[str]) -> None:
     settings = Settings.model_construct()
     names = [name for name in names if name != "magnetis"]
@@ -208,4 +210,5 @@ def test_no_two_connections_share_a_name_of_dagster(names: list[str]) -> None:
     connections = [Connection(name, settings, catalogue) for name in ["magnetis", *names]]
     for own in ("daily_events", "quota_sensor", "magnetis", "magnetis_api"):
         assert len({each.scoped(own) for each in connections}) == len(connections)
+        assert all(each.scoped(own).isidentifier() for each in connections), "Dagster requires it"
     assert len({each.path("calls") for each in connections}) == len(connections)
