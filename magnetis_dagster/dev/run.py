@@ -129,7 +129,10 @@ class _Session:
         self.signals = signals
         self.console = console
         self.home = settings.home.resolve()
-        self.connections = load_connections()
+        self.connections = [
+            replace(each, settings=settings) if each.is_unnamed else each
+            for each in load_connections()
+        ]
         self.children = Children(self.home)
         # this terminal may have the variables that the sandbox prints for other terminals
         own = uses_sandbox(settings) and settings.api_url == SANDBOX_URL and _is_sandbox_port_free()
