@@ -101,6 +101,8 @@ class Choice(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_list(cls, value: object) -> object:
+        if value == []:
+            raise ValueError("expected at least one collection")
         return {"include": value} if isinstance(value, list) else value
 
 

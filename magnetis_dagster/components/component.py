@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 _ENVIRONMENT = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
 
 
+_LITERAL = dg.EnvVar("")
+"""A secret in defs.yaml. `build_defs` refuses it: Dagster would quote the line with it if the
+resolution failed."""
+
+
 class CollectionsModel(dg.Model):
     """Which collections are loaded. Both lists empty: all enabled ones."""
 
@@ -38,10 +43,7 @@ def _resolve_secret(context: dg.ResolutionContext, value: Any) -> dg.EnvVar | Se
         return dg.EnvVar(found[1] or found[2])
     resolved = context.resolve_value(value)
     if resolved == value:
-        raise ValueError(
-            'expected a template such as "{{ env.MAGNETIS_API_KEY }}": a secret does not belong in '
-            "this file"
-        )
+        return _LITERAL
     # a blank value must not count as unset: another key or database would be used instead
     return SecretStr(str(resolved or ""))
 
@@ -210,10 +212,17 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
 
         `check`: raise SettingsError if the address of its database is missing.
         """
+        from magnetis_dagster.catalog import CatalogueError
         from magnetis_dagster.connections import declaration, named
         from magnetis_dagster.settings import Settings
 
         place = f"MagnetisComponent {self.connection}"
+        for name in ("api_key", "database_url"):
+            if getattr(self, name) == _LITERAL:
+                raise CatalogueError(
+                    f"{place}.{name}: expected a template such as "
+                    '"{{ env.MAGNETIS_API_KEY }}": a secret does not belong in this file.'
+                )
         key = self.api_key if isinstance(self.api_key, SecretStr) else None
         key_env = self.api_key.env_var_name if isinstance(self.api_key, dg.EnvVar) else None
         if self.api_key is None and self.api_key_file is None:

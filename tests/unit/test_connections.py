@@ -158,6 +158,8 @@ BAD = {
     "connections: {a-b: {}}": "connections.a-b: expected a name",
     "connections: {2nd: {}}": "that does not begin with a digit, got '2nd'",
     "connections: {nord: {}}": "connections.nord: expected api_key_env",
+    "connections: {nord: {api_key_env: A}, nord: {api_key_env: B}}": "line 1, column 39: not valid "
+    "YAML: the key 'nord' occurs twice",
     "connections: {nord: 3}": "connections.nord: ",
     f"connections: {{nord: {{api_key: {SECRET}}}}}": "connections.nord.api_key: unknown name. A "
     "key itself does not belong into this file",
@@ -169,6 +171,8 @@ BAD = {
     "Input should be greater than 0",
     "connections: {nord: {api_key_env: A, scope: world}}": "connections.nord.scope: Input should "
     "be 'organization'",
+    "connections: {nord: {api_key_env: A, collections: []}}": "connections.nord.collections: "
+    "expected at least one collection",
     "connections: {nord: {api_key_env: A, collections: [cals]}}": "connections.nord.collections: "
     "no collection 'cals'",
     "connections: {nord: {api_key_env: A, overlay: {collections: {calls: {rute: x}}}}}": (

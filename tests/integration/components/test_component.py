@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import dagster as dg
@@ -131,7 +132,8 @@ BAD = {
     "connection": ("Nord", "expected a name of at most 30 characters"),
     "collections": ({"include": ["cals"]}, "MagnetisComponent magnetis.collections: no collection"),
     "settings": ({"quota": 1}, "MagnetisComponent magnetis.quota: unknown name"),
-    "api_key": (SECRET, "a secret does not belong in this file"),
+    "api_key": (SECRET, 'magnetis.api_key: expected a template such as "{{ env.'),
+    "database_url": (f"postgresql://u:{SECRET}@h/d", "a secret does not belong in this file"),
 }
 
 
@@ -145,6 +147,7 @@ def test_a_bad_field_is_named(field: str) -> None:
         texts.append(str(chain))
         chain = chain.__cause__ or chain.__context__
     assert expected in "\n".join(texts)
+    assert SECRET not in "".join(format_exception(caught.value)), "Dagster logs and shows it"
 
 
 def test_a_missing_key_fails_the_runs_of_its_connection_by_name(
