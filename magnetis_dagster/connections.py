@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -187,20 +188,32 @@ def load_connections() -> list[Connection]:
 
     Raises: SettingsError; CatalogueError.
     """
-    settings = Settings.load()
-    declared = declarations(settings.config)
-    catalogue = load_catalogue(settings.config)
-    connections = []
-    if settings.api_key or UNNAMED in declared or not declared:
-        connections.append(_unnamed(settings, declared.pop(UNNAMED, None), catalogue))
-    for name, declaration in declared.items():
-        connections.append(named(name, declaration, config=settings.config, catalogue=catalogue))
-    return connections
+    return [build() for build in _builders().values()]
 
 
 def reload(name: str) -> Connection:
-    """Return the connection as it is declared now. Raises: as `load_connections`."""
-    return choose(load_connections(), name)
+    """Return the connection as it is declared now, without the settings of the others.
+
+    Raises: as `load_connections`; UnknownConnection.
+    """
+    builders = _builders()
+    if name not in builders:
+        raise _unknown(name, builders)
+    return builders[name]()
+
+
+def _builders() -> dict[str, Callable[[], Connection]]:
+    """Return by name what builds each connection, the unnamed one first."""
+    settings = Settings.load()
+    declared = declarations(settings.config)
+    catalogue = load_catalogue(settings.config)
+    builders: dict[str, Callable[[], Connection]] = {}
+    if settings.api_key or UNNAMED in declared or not declared:
+        own = declared.pop(UNNAMED, None)
+        builders[UNNAMED] = partial(_unnamed, settings, own, catalogue)
+    for name, each in declared.items():
+        builders[name] = partial(named, name, each, config=settings.config, catalogue=catalogue)
+    return builders
 
 
 def choose(connections: Sequence[Connection], name: str | None) -> Connection:
@@ -215,7 +228,11 @@ def choose(connections: Sequence[Connection], name: str | None) -> Connection:
     for each in connections:
         if each.name == name:
             return each
-    raise UnknownConnection(f"No connection {name!r} is declared. There are: {names}.")
+    raise _unknown(name, [each.name for each in connections])
+
+
+def _unknown(name: str, names: Iterable[str]) -> UnknownConnection:
+    return UnknownConnection(f"No connection {name!r} is declared. There are: {', '.join(names)}.")
 
 
 def declarations(config: Path | None) -> dict[str, Declaration]:

@@ -119,6 +119,21 @@ def test_each_source_of_a_key_is_read_when_it_is_needed(
     assert by_name()["a"].settings.require_key() == "from-the-environment"
 
 
+def test_a_reload_depends_on_no_value_of_another_connection(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = "connections: {a: {api_key_env: A}, b: {api_key_env: B, timezone: Europe/Paris}}"
+    file = declare(monkeypatch, tmp_path, text)
+    loaded = by_name()
+    file.write_text(text.replace("Paris", "Pari"))
+    assert loaded["a"].reload() == loaded["a"]
+    with pytest.raises(SettingsError, match=r"connections\.b\.timezone: "):
+        loaded["b"].reload()
+    file.write_text("connections: {b: {api_key_env: B}}")
+    with pytest.raises(UnknownConnection, match=r"No connection 'a' is declared\. There are: b"):
+        loaded["a"].reload()
+
+
 def test_a_secret_file_of_the_variables_name_contains_the_key(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
