@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,7 +47,8 @@ from magnetis_dagster.settings import Settings
 
 EXPIRY_DAYS = 14
 """A key that expires within this many days is reported."""
-NAME = re.compile(r"[a-z0-9_]{1,30}")
+NAME = re.compile(r"[a-z_][a-z0-9_]{0,29}")
+"""Names of resources begin with it, and must be Python identifiers."""
 SETTINGS = (
     "allow_http",
     "api_url",
@@ -100,6 +102,8 @@ class Choice(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_list(cls, value: object) -> object:
+        if value == []:
+            raise ValueError("expected at least one collection")
         return {"include": value} if isinstance(value, list) else value
 
 
@@ -185,23 +189,32 @@ def load_connections() -> list[Connection]:
 
     Raises: SettingsError; CatalogueError.
     """
-    settings = Settings.load()
-    declared = declarations(settings.config)
-    catalogue = load_catalogue(settings.config)
-    connections = []
-    if settings.api_key or UNNAMED in declared or not declared:
-        connections.append(_unnamed(settings, declared.pop(UNNAMED, None), catalogue))
-    for name, declaration in declared.items():
-        connections.append(named(name, declaration, config=settings.config, catalogue=catalogue))
-    return connections
+    return [build() for build in _builders().values()]
 
 
 def reload(name: str) -> Connection:
-    """Return the connection as it is declared now.
+    """Return the connection as it is declared now, without the settings of the others.
 
     Raises: SettingsError; CatalogueError; UnknownConnection if it is no longer declared.
     """
-    return choose(load_connections(), name)
+    builders = _builders()
+    if name not in builders:
+        raise _unknown(name, builders)
+    return builders[name]()
+
+
+def _builders() -> dict[str, Callable[[], Connection]]:
+    """Return by name what builds each connection, the unnamed one first."""
+    settings = Settings.load()
+    declared = declarations(settings.config)
+    catalogue = load_catalogue(settings.config)
+    builders: dict[str, Callable[[], Connection]] = {}
+    if settings.api_key or UNNAMED in declared or not declared:
+        own = declared.pop(UNNAMED, None)
+        builders[UNNAMED] = partial(_unnamed, settings, own, catalogue)
+    for name, each in declared.items():
+        builders[name] = partial(named, name, each, config=settings.config, catalogue=catalogue)
+    return builders
 
 
 def choose(connections: Sequence[Connection], name: str | None) -> Connection:
@@ -219,7 +232,11 @@ def choose(connections: Sequence[Connection], name: str | None) -> Connection:
     for each in connections:
         if each.name == name:
             return each
-    raise UnknownConnection(f"No connection {name!r} is declared. There are: {names}.")
+    raise _unknown(name, [each.name for each in connections])
+
+
+def _unknown(name: str, names: Iterable[str]) -> UnknownConnection:
+    return UnknownConnection(f"No connection {name!r} is declared. There are: {', '.join(names)}.")
 
 
 def declarations(config: Path | None) -> dict[str, Declaration]:
@@ -256,7 +273,8 @@ def declaration(name: str, value: object, place: str) -> Declaration:
     """
     if not NAME.fullmatch(name):
         raise CatalogueError(
-            f"{place}: expected a name of at most 30 characters of a-z, 0-9 and _, got {name!r}."
+            f"{place}: expected a name of at most 30 characters of a-z, 0-9 and _ that does not "
+            f"begin with a digit, got {name!r}."
         )
     try:
         found = Declaration.model_validate({} if value is None else value)
@@ -298,7 +316,11 @@ def named(
     Raises: SettingsError; CatalogueError.
     """
     place = place or f"{config}: connections.{name}"
-    key, missing = (key, "") if key else _read_key(declared)
+    missing = "its key is empty."
+    if key is None:
+        key, missing = _read_key(declared)
+    elif key:
+        missing = "The field api_key contains its key."
     settings = Settings.of_connection(
         name,
         {**(declared.model_extra or {}), **(overrides or {})},
@@ -309,7 +331,7 @@ def named(
     return Connection(
         name,
         settings,
-        _catalogue(config, declared, f"connections.{name}", catalogue),
+        _catalogue(config, declared, place, catalogue),
         declared.scope,
         declared.key_expires,
         tuple(key_prefix),
@@ -319,10 +341,10 @@ def named(
 
 def _unnamed(settings: Settings, declared: Declaration | None, catalogue: Catalogue) -> Connection:
     declared = declared or Declaration()
-    place = f"connections.{UNNAMED}"
+    place = f"{settings.config}: connections.{UNNAMED}"
     if given := sorted(declared.model_extra or ()):
         raise CatalogueError(
-            f"{settings.config}: {place}.{given[0]}: {UNNAMED} consists of variables: set "
+            f"{place}.{given[0]}: {UNNAMED} consists of variables: set "
             f"MAGNETIS_{given[0].upper()} instead."
         )
     return Connection(
@@ -338,13 +360,13 @@ def _unnamed(settings: Settings, declared: Declaration | None, catalogue: Catalo
 def _catalogue(
     config: Path | None, declared: Declaration, place: str, catalogue: Catalogue | None
 ) -> Catalogue:
-    changes, at = declared.overlay, f"{place}.overlay"
+    changes, at = declared.overlay, f"{place}.overlay".removeprefix(f"{config}: ")
     if isinstance(changes, Path):
         path = changes if config is None else config.parent / changes
         changes, at = read_overlay(path), f"{at} ({path})"
     if changes or catalogue is None:
         catalogue = load_catalogue(config, changes, at)
-    return _chosen(catalogue, declared.collections, f"{config}: {place}.collections")
+    return _chosen(catalogue, declared.collections, f"{place}.collections")
 
 
 def _chosen(catalogue: Catalogue, choice: Choice, place: str) -> Catalogue:
@@ -363,14 +385,19 @@ def _chosen(catalogue: Catalogue, choice: Choice, place: str) -> Catalogue:
     return catalogue.model_copy(update={"collections": collections})
 
 
+def read_variable(name: str) -> str | None:
+    """Return the value of a variable in the environment, in `.env` or in SECRETS; None if blank."""
+    value = os.environ.get(name) or dotenv_values(".env").get(name)
+    file = settings_module.SECRETS / name.lower()
+    if not value and file.is_file():
+        value = file.read_text(encoding="utf-8", errors="replace")
+    return value if value and value.strip() else None
+
+
 def _read_key(declared: Declaration) -> tuple[SecretStr | None, str]:
     """Return the key, and the error if there is none."""
     if name := declared.api_key_env:
-        value = os.environ.get(name) or dotenv_values(".env").get(name)
-        file = settings_module.SECRETS / name.lower()
-        if not value and file.is_file():
-            value = file.read_text(encoding="utf-8", errors="replace")
-        if value and value.strip():
+        if value := read_variable(name):
             return SecretStr(value), f"The variable {name} contains its key."
         return None, f"its key is missing. Set the variable {name} in the environment or in .env."
     assert declared.api_key_file is not None

@@ -3,7 +3,6 @@
 https://docs.dagster.io/guides/build/components
 """
 
-import os
 import re
 from collections.abc import Iterator
 from datetime import date
@@ -24,6 +23,11 @@ if TYPE_CHECKING:
 _ENVIRONMENT = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
 
 
+_LITERAL = dg.EnvVar("")
+"""A secret in defs.yaml. `build_defs` refuses it: Dagster would quote the line with it if the
+resolution failed."""
+
+
 class CollectionsModel(dg.Model):
     """The collections that are loaded. If both lists are empty: all enabled ones."""
 
@@ -42,11 +46,9 @@ def _resolve_secret(context: dg.ResolutionContext, value: Any) -> dg.EnvVar | Se
         return dg.EnvVar(found[1] or found[2])
     resolved = context.resolve_value(value)
     if resolved == value:
-        raise ValueError(
-            'expected a template such as "{{ env.MAGNETIS_API_KEY }}": a secret does not belong in '
-            "this file"
-        )
-    return SecretStr(str(resolved)) if resolved else None
+        return _LITERAL
+    # a blank value must not count as unset: another key or database would be used instead
+    return SecretStr(str(resolved or ""))
 
 
 _Secret = Annotated[
@@ -200,8 +202,10 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
         from magnetis_dagster.defs.prune import Prune
         from magnetis_dagster.defs.taken_days import taken_days
 
-        connection = self._connection(context.path)
-        found = taken_days(connection.settings, [connection]) or {}
+        # without its database, only runs fail
+        known = self.database_url is None or bool(self._database_url())
+        connection = self._connection(context.path, check=False)
+        found = (taken_days(connection.settings, [connection]) if known else None) or {}
         assets = ConnectionAssets.of(connection, found.get(connection.name), self.get_asset_spec)
 
         def execute(
@@ -214,12 +218,22 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
             Prune.of_connection(connection).definitions(scheduled=self.schedules),
         )
 
-    def _connection(self, folder: Path) -> "Connection":
-        """Return the connection with its present settings and key. `folder`: that of defs.yaml."""
+    def _connection(self, folder: Path, *, check: bool = True) -> "Connection":
+        """Return the connection with its present settings and key. `folder`: that of defs.yaml.
+
+        `check`: raise SettingsError if the address of its database is missing.
+        """
+        from magnetis_dagster.catalog import CatalogueError
         from magnetis_dagster.connections import declaration, named
         from magnetis_dagster.settings import Settings
 
         place = f"MagnetisComponent {self.connection}"
+        for name in ("api_key", "database_url"):
+            if getattr(self, name) == _LITERAL:
+                raise CatalogueError(
+                    f"{place}.{name}: expected a template such as "
+                    '"{{ env.MAGNETIS_API_KEY }}": a secret does not belong in this file.'
+                )
         key = self.api_key if isinstance(self.api_key, SecretStr) else None
         key_env = self.api_key.env_var_name if isinstance(self.api_key, dg.EnvVar) else None
         if self.api_key is None and self.api_key_file is None:
@@ -243,15 +257,31 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
             declaration(self.connection, declared, place),
             config=Settings.load().config,
             place=place,
-            overrides=self._database(),
+            overrides=self._database(place, check=check),
             key=key,
             key_prefix=self.key_prefix or (),
             load=lambda: self._connection(folder),
         )
 
-    def _database(self) -> dict[str, object]:
-        url = self.database_url
-        if isinstance(url, dg.EnvVar):
-            found = os.environ.get(url.env_var_name)
-            return {"database_url": SecretStr(found)} if found else {}
-        return {"database_url": url} if url else {}
+    def _database(self, place: str, *, check: bool) -> dict[str, object]:
+        from magnetis_dagster.settings import SettingsError
+
+        if self.database_url is None:
+            return {}
+        if found := self._database_url():
+            return {"database_url": SecretStr(found)}
+        if check:
+            # never another database: its rows would be mixed
+            problem = "its value is empty"
+            if isinstance(self.database_url, dg.EnvVar):
+                problem = f"the variable {self.database_url.env_var_name} is not set"
+            raise SettingsError(f"{place}.database_url: {problem}.")
+        return {}
+
+    def _database_url(self) -> str | None:
+        from magnetis_dagster.connections import read_variable
+
+        if isinstance(self.database_url, dg.EnvVar):
+            found = read_variable(self.database_url.env_var_name)
+            return found.strip() if found else None
+        return self.database_url.get_secret_value().strip() if self.database_url else None

@@ -65,7 +65,7 @@ from magnetis_dagster.warehouse.schema import (
     replaced_indexes,
     tables_of,
 )
-from magnetis_dagster.warehouse.settings_changes import ABOUT, VIEW, view_statements
+from magnetis_dagster.warehouse.settings_changes import ABOUT, VIEW, refresh_view, view_statements
 from magnetis_dagster.warehouse.views import (
     declared_statements,
     distinct_name,
@@ -180,8 +180,7 @@ def _add_columns(connection: Connection, collection: Collection) -> None:
 
 
 def _replace_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) -> None:
-    for statement in view_statements(catalogue):
-        connection.execute(text(statement))
+    refresh_view(connection, catalogue)
     refresh_views(connection, catalogue, zone)
     read_only.grant(connection)
 

@@ -301,6 +301,28 @@ def test_a_collection_in_an_unfinished_backfill_is_skipped(
     assert len(tick().run_ids) == 1
 
 
+@pytest.mark.parametrize("job", ["daily_events", "nord_daily_events"])
+def test_only_a_backfill_of_its_own_job_stops_the_repair_of_a_connection(
+    running: Daemon, tick: Callable[[], InstigatorTick], job: str
+) -> None:
+    mark(running, "visits", days_between(ago(40), ago(1)))
+    partitions = running.repository.get_remote_origin().get_partition_set_origin(
+        f"{job}_partition_set"
+    )
+    running.instance.add_backfill(
+        PartitionBackfill(
+            "by-hand",
+            status=BulkActionStatus.REQUESTED,
+            from_failure=False,
+            tags={},
+            backfill_timestamp=datetime.now(UTC).timestamp(),
+            partition_set_origin=partitions,
+            partition_names=[],
+        )
+    )
+    assert len(tick().run_ids) == (job != "daily_events")
+
+
 def test_a_storage_error_is_the_skip_reason(
     running: Daemon, tick: Callable[[], InstigatorTick], monkeypatch: pytest.MonkeyPatch
 ) -> None:
