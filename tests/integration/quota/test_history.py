@@ -100,9 +100,10 @@ def test_seconds_per_call_are_those_of_the_connection_if_it_has_any(engine: Engi
             connection.execute(
                 text(
                     "INSERT INTO magnetis_ops.windows (connection, collection, first_day, last_day,"
-                    " read_at, committed_at, announced, bytes, received, padding, held, quarantined,"
-                    " inserted, changed, deleted, api_calls, milliseconds) VALUES (:name, 'calls', :day,"
-                    " :day, now(), now(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, :milliseconds)"
+                    " read_at, committed_at, announced, bytes, received, padding, held,"
+                    " quarantined, inserted, changed, deleted, api_calls, milliseconds)"
+                    " VALUES (:name, 'calls', :day, :day, now(), now(),"
+                    " 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, :milliseconds)"
                 ),
                 {"name": name, "day": TODAY, "milliseconds": milliseconds},
             )
