@@ -26,7 +26,7 @@ from datetime import date
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -145,6 +145,7 @@ class Connection:
     """Last day on which the key is valid, in the time zone of the connection."""
     key_prefix: tuple[str, ...] = ()
     """First parts of its asset keys."""
+    declared_in: Literal["MAGNETIS_CONFIG", "component"] = "MAGNETIS_CONFIG"
     load: Callable[[], "Connection"] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -335,6 +336,7 @@ def named(
         declared.scope,
         declared.key_expires,
         tuple(key_prefix),
+        "component" if load else "MAGNETIS_CONFIG",
         load or (lambda: reload(name)),
     )
 

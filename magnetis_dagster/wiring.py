@@ -130,7 +130,7 @@ def declare_connections(
 ) -> None:
     """Record the connections of a database, so that the views `_distinct` can rank them.
 
-    `complete`: mark all other connections of the database as removed. Call `Warehouse.prepare`
+    `complete`: mark other connections of MAGNETIS_CONFIG as removed. Call `Warehouse.prepare`
     before.
 
     Raises: DatabaseUnavailable, DatabaseRefused.
@@ -139,7 +139,11 @@ def declare_connections(
         engine,
         [
             DeclaredConnection(
-                each.name, each.scope.value if each.scope else None, each.key_expires, each.rank
+                each.name,
+                each.scope.value if each.scope else None,
+                each.key_expires,
+                each.rank,
+                each.declared_in,
             )
             for each in sorted(connections, key=lambda each: (each.rank, each.name))
         ],

@@ -328,6 +328,9 @@ _ops_table(
     ),
     _optional("key_expires", Date, "Last day on which the key is valid, as declared."),
     _optional(
+        "declared_in", Text, "`MAGNETIS_CONFIG`, or `component` for one of a defs.yaml file."
+    ),
+    _optional(
         "declared_at", _moment, "Time of the first declaration; NULL: rows without a declaration."
     ),
     _optional("removed_at", _moment, "Time at which the declaration was removed; its rows stay."),

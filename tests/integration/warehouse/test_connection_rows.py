@@ -1,6 +1,7 @@
 """Several connections in the same tables: nothing of one connection changes anything of another."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,9 +16,12 @@ from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import DatabaseUnavailable, connect, guarded
 from magnetis_dagster.warehouse import CountMismatch, ForeignSource, Warehouse
 from magnetis_dagster.warehouse.connections import (
+    COMPONENT,
+    CONFIG,
     ConnectionStatus,
     DeclaredConnection,
     declare,
+    of_components,
     status,
 )
 from magnetis_dagster.warehouse.current_settings import current_rows
@@ -473,6 +477,20 @@ def test_declared_connections_are_written_only_if_they_differ(engine: Engine, qu
         ("north", "the north", 1, date(2026, 5, 1), False),
         ("magnetis", "all accounts", 2, None, False),
     ]
+
+
+def test_connections_of_components_are_not_removed(engine: Engine, query: Query) -> None:
+    ours = DeclaredConnection("magnetis", None, None, 5)
+    theirs = DeclaredConnection("north", "network", None, 3, COMPONENT)
+    declare(engine, [theirs], complete=False)
+    declare(engine, [ours])
+    removed = "SELECT name FROM magnetis_ops.connections WHERE removed_at IS NOT NULL"
+    assert query(removed) == []
+    assert of_components(engine) == ["north"]
+    declare(engine, [replace(theirs, declared_in=CONFIG)], complete=False)
+    declare(engine, [ours])
+    assert query(removed) == [("north",)]
+    assert of_components(engine) == []
 
 
 def test_the_status_has_the_last_load_and_the_recorded_rows(

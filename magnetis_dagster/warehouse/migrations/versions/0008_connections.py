@@ -90,6 +90,11 @@ def _create_connections() -> None:
             comment="Last day on which the key is valid, as declared.",
         ),
         sa.Column(
+            "declared_in",
+            sa.Text(),
+            comment="`MAGNETIS_CONFIG`, or `component` for one of a defs.yaml file.",
+        ),
+        sa.Column(
             "declared_at",
             moment,
             comment="Time of the first declaration; NULL: rows without a declaration.",
