@@ -1,4 +1,4 @@
-"""The name of the unnamed connection. A connection is one API key with a name."""
+"""The name of the unnamed connection. A connection is one API key with its quota and rows."""
 
 UNNAMED = "magnetis"
 """Name of the connection that MAGNETIS_API_KEY defines; rows of earlier versions belong to it."""

@@ -1,7 +1,7 @@
 """Declare connections: API keys with their own quota, rows and assets.
 
 The unnamed connection, `magnetis`, consists of the MAGNETIS_ variables. MAGNETIS_CONFIG declares
-others, which inherit every variable that they do not set:
+others, which inherit every variable that they do not declare:
 
     connections:
       nord:
@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -46,7 +47,8 @@ from magnetis_dagster.settings import Settings
 
 EXPIRY_DAYS = 14
 """A key that expires within this many days is reported."""
-NAME = re.compile(r"[a-z0-9_]{1,30}")
+NAME = re.compile(r"[a-z_][a-z0-9_]{0,29}")
+"""Names of resources begin with it, and must be Python identifiers."""
 SETTINGS = (
     "allow_http",
     "api_url",
@@ -88,7 +90,7 @@ class Scope(StrEnum):
 
 
 class Choice(BaseModel):
-    """Which collections a connection loads. Both lists empty: all enabled ones."""
+    """The collections that a connection loads. If both lists are empty: all enabled ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -100,11 +102,13 @@ class Choice(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_list(cls, value: object) -> object:
+        if value == []:
+            raise ValueError("expected at least one collection")
         return {"include": value} if isinstance(value, list) else value
 
 
 class Declaration(BaseModel):
-    """What a connection declares. The variables in SETTINGS are checked by `Settings`."""
+    """The declaration of a connection. `Settings` validates the variables in SETTINGS."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -115,7 +119,7 @@ class Declaration(BaseModel):
     scope: Scope | None = None
     """Where the key was created. It decides which row the views `_distinct` return."""
     key_expires: date | None = None
-    """Last day of the key, if Magnetis shows one."""
+    """Last day on which the key is valid, in the time zone of the connection; None: unknown."""
     collections: Choice = Choice()
     """Collections to load."""
     overlay: dict[str, Any] | Path = Field(default_factory=dict)
@@ -138,8 +142,10 @@ class Connection:
     catalogue: Catalogue
     scope: Scope | None = None
     key_expires: date | None = None
+    """Last day on which the key is valid, in the time zone of the connection."""
     key_prefix: tuple[str, ...] = ()
     """First parts of its asset keys."""
+    declared_in: Literal["MAGNETIS_CONFIG", "component"] = "MAGNETIS_CONFIG"
     load: Callable[[], "Connection"] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -155,7 +161,7 @@ class Connection:
 
     @property
     def rank(self) -> int:
-        """Position of its scope from 1, widest first; without a scope, the last one."""
+        """Position of its scope from 1, widest first; 5 without a scope."""
         return 1 + ([*Scope].index(self.scope) if self.scope else len(Scope))
 
     def path(self, name: str) -> tuple[str, ...]:
@@ -184,24 +190,39 @@ def load_connections() -> list[Connection]:
 
     Raises: SettingsError; CatalogueError.
     """
-    settings = Settings.load()
-    declared = declarations(settings.config)
-    catalogue = load_catalogue(settings.config)
-    connections = []
-    if settings.api_key or UNNAMED in declared or not declared:
-        connections.append(_unnamed(settings, declared.pop(UNNAMED, None), catalogue))
-    for name, declaration in declared.items():
-        connections.append(named(name, declaration, config=settings.config, catalogue=catalogue))
-    return connections
+    return [build() for build in _builders().values()]
 
 
 def reload(name: str) -> Connection:
-    """Return the connection as it is declared now. Raises: as `load_connections`."""
-    return choose(load_connections(), name)
+    """Return the connection as it is declared now, without the settings of the others.
+
+    Raises: SettingsError; CatalogueError; UnknownConnection if it is no longer declared.
+    """
+    builders = _builders()
+    if name not in builders:
+        raise _unknown(name, builders)
+    return builders[name]()
+
+
+def _builders() -> dict[str, Callable[[], Connection]]:
+    """Return by name what builds each connection, the unnamed one first."""
+    settings = Settings.load()
+    declared = declarations(settings.config)
+    catalogue = load_catalogue(settings.config)
+    builders: dict[str, Callable[[], Connection]] = {}
+    if settings.api_key or UNNAMED in declared or not declared:
+        own = declared.pop(UNNAMED, None)
+        builders[UNNAMED] = partial(_unnamed, settings, own, catalogue)
+    for name, each in declared.items():
+        builders[name] = partial(named, name, each, config=settings.config, catalogue=catalogue)
+    return builders
 
 
 def choose(connections: Sequence[Connection], name: str | None) -> Connection:
-    """Return the connection of that name, or the only one. Raises UnknownConnection."""
+    """Return the connection of that name; if `name` is None, the only one.
+
+    Raises: UnknownConnection.
+    """
     names = ", ".join(each.name for each in connections)
     if name is None:
         if len(connections) == 1:
@@ -212,11 +233,18 @@ def choose(connections: Sequence[Connection], name: str | None) -> Connection:
     for each in connections:
         if each.name == name:
             return each
-    raise UnknownConnection(f"No connection {name!r} is declared. There are: {names}.")
+    raise _unknown(name, [each.name for each in connections])
+
+
+def _unknown(name: str, names: Iterable[str]) -> UnknownConnection:
+    return UnknownConnection(f"No connection {name!r} is declared. There are: {', '.join(names)}.")
 
 
 def declarations(config: Path | None) -> dict[str, Declaration]:
-    """Return what `connections` in MAGNETIS_CONFIG declares, by name. Raises CatalogueError."""
+    """Return the declarations under `connections` in MAGNETIS_CONFIG, by name.
+
+    Raises: CatalogueError.
+    """
     content = read_overlay(config).get("connections") if config else None
     place = f"{config}: connections"
     if content is None:
@@ -246,7 +274,8 @@ def declaration(name: str, value: object, place: str) -> Declaration:
     """
     if not NAME.fullmatch(name):
         raise CatalogueError(
-            f"{place}: expected a name of at most 30 characters of a-z, 0-9 and _, got {name!r}."
+            f"{place}: expected a name of at most 30 characters of a-z, 0-9 and _ that does not "
+            f"begin with a digit, got {name!r}."
         )
     try:
         found = Declaration.model_validate({} if value is None else value)
@@ -258,7 +287,7 @@ def declaration(name: str, value: object, place: str) -> Declaration:
     for key in found.model_extra or ():
         if key not in SETTINGS:
             hint = (
-                " A key itself does not belong into this file: name the variable that contains it "
+                " A key itself does not belong in this file: name the variable that contains it "
                 "in api_key_env, or its file in api_key_file."
                 if key == "api_key"
                 else f" Allowed here: {', '.join(allowed)}."
@@ -281,14 +310,18 @@ def named(
 ) -> Connection:
     """Return a connection with its present settings.
 
-    `config`: the overlay of all connections; `catalogue`: the catalogue that it results in, if the
-    caller has it. `overrides`: values of more variables by field. `key`: the key, if
-    `declared` does not say where it is.
+    `config`: the overlay of all connections; `catalogue`: the catalogue with this overlay, if the
+    caller has it. `place` names the declaration in errors. `overrides`: values of more variables,
+    by field. `key`: the key, if `declared` names no variable and no file. `load` reloads it.
 
     Raises: SettingsError; CatalogueError.
     """
     place = place or f"{config}: connections.{name}"
-    key, missing = (key, "") if key else _read_key(declared)
+    missing = "its key is empty."
+    if key is None:
+        key, missing = _read_key(declared)
+    elif key:
+        missing = "The field api_key contains its key."
     settings = Settings.of_connection(
         name,
         {**(declared.model_extra or {}), **(overrides or {})},
@@ -299,20 +332,21 @@ def named(
     return Connection(
         name,
         settings,
-        _catalogue(config, declared, f"connections.{name}", catalogue),
+        _catalogue(config, declared, place, catalogue),
         declared.scope,
         declared.key_expires,
         tuple(key_prefix),
+        "component" if load else "MAGNETIS_CONFIG",
         load or (lambda: reload(name)),
     )
 
 
 def _unnamed(settings: Settings, declared: Declaration | None, catalogue: Catalogue) -> Connection:
     declared = declared or Declaration()
-    place = f"connections.{UNNAMED}"
+    place = f"{settings.config}: connections.{UNNAMED}"
     if given := sorted(declared.model_extra or ()):
         raise CatalogueError(
-            f"{settings.config}: {place}.{given[0]}: {UNNAMED} consists of variables: set "
+            f"{place}.{given[0]}: {UNNAMED} consists of variables: set "
             f"MAGNETIS_{given[0].upper()} instead."
         )
     return Connection(
@@ -328,13 +362,13 @@ def _unnamed(settings: Settings, declared: Declaration | None, catalogue: Catalo
 def _catalogue(
     config: Path | None, declared: Declaration, place: str, catalogue: Catalogue | None
 ) -> Catalogue:
-    changes, at = declared.overlay, f"{place}.overlay"
+    changes, at = declared.overlay, f"{place}.overlay".removeprefix(f"{config}: ")
     if isinstance(changes, Path):
         path = changes if config is None else config.parent / changes
         changes, at = read_overlay(path), f"{at} ({path})"
     if changes or catalogue is None:
         catalogue = load_catalogue(config, changes, at)
-    return _chosen(catalogue, declared.collections, f"{config}: {place}.collections")
+    return _chosen(catalogue, declared.collections, f"{place}.collections")
 
 
 def _chosen(catalogue: Catalogue, choice: Choice, place: str) -> Catalogue:
@@ -353,14 +387,19 @@ def _chosen(catalogue: Catalogue, choice: Choice, place: str) -> Catalogue:
     return catalogue.model_copy(update={"collections": collections})
 
 
+def read_variable(name: str) -> str | None:
+    """Return the value of a variable in the environment, in `.env` or in SECRETS; None if blank."""
+    value = os.environ.get(name) or dotenv_values(".env").get(name)
+    file = settings_module.SECRETS / name.lower()
+    if not value and file.is_file():
+        value = file.read_text(encoding="utf-8", errors="replace")
+    return value if value and value.strip() else None
+
+
 def _read_key(declared: Declaration) -> tuple[SecretStr | None, str]:
     """Return the key, and the error if there is none."""
     if name := declared.api_key_env:
-        value = os.environ.get(name) or dotenv_values(".env").get(name)
-        file = settings_module.SECRETS / name.lower()
-        if not value and file.is_file():
-            value = file.read_text(encoding="utf-8", errors="replace")
-        if value and value.strip():
+        if value := read_variable(name):
             return SecretStr(value), f"The variable {name} contains its key."
         return None, f"its key is missing. Set the variable {name} in the environment or in .env."
     assert declared.api_key_file is not None

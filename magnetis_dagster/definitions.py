@@ -28,14 +28,13 @@ def build_defs(
 ) -> dg.Definitions:
     """Return new definitions, which can be merged with those of a host project.
 
-    Unless given, connections come from the environment and MAGNETIS_CONFIG. `settings` and
-    `catalogue` define one connection, which uses them at run time too.
+    `connections`: by default, those of the environment and of MAGNETIS_CONFIG. `settings` and
+    `catalogue` define one connection instead, which uses them at run time too.
 
-    `taken`: days with a snapshot, which become the snapshot partitions. None means unknown: every
-    day since MAGNETIS_START_DATE.
+    `taken`: local days with a snapshot, which become the snapshot partitions. None means unknown:
+    every day since MAGNETIS_START_DATE.
 
-    Raises: SettingsError or CatalogueError. Dagster shows it as the reason why the code location
-    does not load.
+    Raises: SettingsError; CatalogueError. Dagster shows the text if the code location cannot load.
     """
     base = settings or Settings.load()
     if settings or catalogue:

@@ -6,14 +6,14 @@ from magnetis_dagster.errors import PermanentError
 
 
 class ExtraMissing(PermanentError):
-    """A package of an extra is not installed; the text names the extra."""
+    """A package of an extra is not installed; the error text names the extra."""
 
 
 def require_extra(extra: str, purpose: str, *modules: str, otherwise: str = "") -> None:
     """Verify that the modules are installed.
 
-    `purpose` names what needs them, and begins the error. `otherwise` is a sentence with another
-    solution, and ends it.
+    The error text begins with `purpose`, the feature that needs them, and ends with `otherwise`, a
+    sentence with another solution.
 
     Raises: ExtraMissing if a module is not installed.
     """

@@ -372,8 +372,8 @@ class Settings(BaseSettings):
     """Address at which `magnetis plan --launch` reaches Dagster's webserver. If unset, that of the
     `magnetis dev` that serves MAGNETIS_HOME, if one runs."""
     config: BlankIsNone[Path] = None
-    """YAML file that overrides the catalogue: routes, field names, disabled collections, policies.
-    """
+    """YAML file that overrides the catalogue (routes, field names, disabled collections, policies)
+    and declares further API keys under `connections`."""
     settings_baseline: BlankIsNone[Path] = None
     """File written by `magnetis settings export`. If report and alert settings differ from it, the
     check `baseline` fails."""
@@ -414,7 +414,7 @@ class Settings(BaseSettings):
         key: SecretStr | None,
         missing_key: str,
     ) -> Self:
-        """Return the settings of a named connection; what it does not declare is inherited.
+        """Return the settings of a named connection, which inherits undeclared variables.
 
         `declared`: values by field; `place` precedes the field in error texts. `missing_key`: the
         error of `require_key` if `key` is None.

@@ -1,6 +1,6 @@
 """Build database sessions, ledger, warehouse and ingestion from the settings.
 
-Only `defs`, `dagster_support`, `cli` and `dev` use this module.
+Only `cli`, `dev`, `components`, `definitions`, `defs`, `dagster_support` and `doctor` use it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +38,9 @@ def uses_sandbox(settings: Settings) -> bool:
 def embedded_database(settings: Settings) -> str:
     """Return the embedded database to use: sandbox rows and real rows never share one.
 
-    Declared connections share one, with whatever keys.
+    Declared connections share one, whichever keys they have.
+
+    Raises: CatalogueError if MAGNETIS_CONFIG cannot be read.
     """
     if has_named_connections(settings) or not uses_sandbox(settings):
         return embedded.DATABASE
@@ -128,13 +130,20 @@ def declare_connections(
 ) -> None:
     """Record the connections of a database, so that the views `_distinct` can rank them.
 
-    `complete`: no others use this database. Call `Warehouse.prepare` before.
+    `complete`: mark other connections of MAGNETIS_CONFIG as removed. Call `Warehouse.prepare`
+    before.
+
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     declare(
         engine,
         [
             DeclaredConnection(
-                each.name, each.scope.value if each.scope else None, each.key_expires, each.rank
+                each.name,
+                each.scope.value if each.scope else None,
+                each.key_expires,
+                each.rank,
+                each.declared_in,
             )
             for each in sorted(connections, key=lambda each: (each.rank, each.name))
         ],

@@ -132,7 +132,21 @@ def read_overlay(path: Path) -> _Mapping:
 
 
 def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_SafeLoader)  # noqa: S506 - a safe loader
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc]
+    """Refuses a key that occurs twice in a mapping: YAML forbids it, PyYAML keeps the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r:.40} occurs twice", problem_mark=key.start_mark
+                )
+            seen.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
 
 
 def _read_resource(name: str) -> Any:

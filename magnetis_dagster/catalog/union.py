@@ -1,4 +1,7 @@
-"""The columns that any of several catalogues declares. Connections share the tables."""
+"""The collections and columns that any of several catalogues declares.
+
+Connections share the tables.
+"""
 
 from collections.abc import Sequence
 
@@ -6,7 +9,10 @@ from magnetis_dagster.catalog.model import Catalogue
 
 
 def union(catalogues: Sequence[Catalogue]) -> Catalogue:
-    """Return the first catalogue with the collections and columns that only others declare."""
+    """Return the first catalogue with the collections and columns that only others declare.
+
+    If several declare a column, the first declaration applies.
+    """
     first, *others = catalogues
     collections = dict(first.collections)
     for other in others:

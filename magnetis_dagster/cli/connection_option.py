@@ -43,7 +43,10 @@ def load_any_connection(name: str | None = None) -> "Connection":
 
 
 def database_of(settings: "Settings") -> str:
-    """Return a key that is equal for connections with the same database; it may be a secret."""
+    """Return an identifier of the connection's database; it may contain a password.
+
+    Raises: CatalogueError if MAGNETIS_CONFIG cannot be read.
+    """
     from magnetis_dagster.wiring import embedded_database
 
     return settings.database_address or f"{settings.home}:{embedded_database(settings)}"

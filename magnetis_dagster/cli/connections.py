@@ -1,4 +1,4 @@
-"""`magnetis connections`: the API keys, their quota and what is missing."""
+"""`magnetis connections`: the API keys, their quota and their missing days."""
 
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
@@ -27,12 +27,13 @@ class ConnectionLine:
     scope: str | None
     declared: bool
     last_load: datetime | None
-    """Commit of its newest window, in its time zone; None if there is none."""
+    """Commit of its newest window, in its time zone (UTC if it is not declared); None: none."""
     calls_today: int | None
     """API calls of its key, by all connections with this key; None if it is not declared."""
     daily_quota: int | None
+    """API calls per quota day; None if it is not declared."""
     missing_days: int | None
-    """Closed days since the start date that are not complete, over its events collections."""
+    """Days from the start date to yesterday that are not complete, over its events collections."""
     rows: int
     """Rows that are recorded for its days and its newest snapshots."""
     key_expires: date | None
@@ -69,6 +70,8 @@ def read_lines(engine: "Engine", declared: "Sequence[Connection]") -> list[Conne
     """Return a line per declared connection, then one per removed connection with rows.
 
     All of them use the database of `engine`. Sends no API call.
+
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     from magnetis_dagster.warehouse.connections import status
     from magnetis_dagster.warehouse.connections_report import ExpectedDays, missing_days

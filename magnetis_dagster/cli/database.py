@@ -16,6 +16,8 @@ from magnetis_dagster.cli.connection_option import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sqlalchemy import Engine
+
     from magnetis_dagster.connections import Connection
 
 
@@ -192,6 +194,7 @@ def _compare(
     declared, settings = union(catalogues), connections[0].settings
     with open_engine(settings) as engine:
         if drop:
+            _require_known_columns(engine)
             for column in drop_columns(engine, declared, log, settings.view_timezone):
                 typer.echo(f"Dropped {column}.")
         undeclared = compare(engine, declared).undeclared
@@ -211,6 +214,18 @@ def _compare(
             "values that the API returned."
         )
     return bool(undeclared)
+
+
+def _require_known_columns(engine: "Engine") -> None:
+    from magnetis_dagster.errors import PermanentError
+    from magnetis_dagster.warehouse.connections import of_components
+
+    if names := of_components(engine):
+        raise PermanentError(
+            f"Components declare the connections {', '.join(names)}, and this command does not "
+            "know the columns of their overlays. No column was dropped. Drop columns by ALTER "
+            "TABLE … DROP COLUMN instead."
+        )
 
 
 def reparse(

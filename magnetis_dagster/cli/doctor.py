@@ -1,4 +1,4 @@
-"""`magnetis doctor`: check what this program needs."""
+"""`magnetis doctor`: check instance, database and keys."""
 
 from dataclasses import asdict
 from json import dumps
@@ -23,11 +23,11 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Check what this program needs, and show for each gap its cost and its remedy.
+    """Check instance, database and keys; show the consequence and the remedy of each gap.
 
     Checks Dagster's instance, the database, clocks, time zones, disk space, and the keys of all
-    connections. Sends no API call and changes nothing. Exit code 0: nothing is missing; warnings do
-    not count. 1: something is.
+    connections. Sends no API call and changes nothing. Exit code 1: at least one check found an
+    error. 0: none did; warnings do not change it.
     """
     from rich.console import Console
 
@@ -43,7 +43,7 @@ def doctor(
 
 
 def run_checks() -> "list[Finding]":
-    """Return the findings of all checks."""
+    """Return the findings of all checks. A check that fails is a finding too."""
     from datetime import datetime
     from functools import partial
 
@@ -85,7 +85,7 @@ def _check_dagster(dev_home: "Path", connections: "Sequence[Connection]") -> "li
 
 
 def format_findings(findings: "Sequence[Finding]") -> "RenderableType":
-    """Return a table of all findings, then cost and remedy of each gap, for a console."""
+    """Return a table of all findings, then consequence and remedy of each gap, for a console."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

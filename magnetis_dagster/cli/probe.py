@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from magnetis_dagster.probe.report import ProbeReport
 
 _SCOPE_COLLECTIONS = ("entities", "networks", "accounts")
-"""Collections that show which rows two keys have in common."""
+"""Collections whose ids show the overlap of two keys."""
 
 
 def probe(

@@ -38,7 +38,8 @@ _CONNECTION = Annotated[
     typer.Option(
         "--connection",
         metavar="NAME",
-        help="Use the API address and the key of this connection. [default: the variables]",
+        help="Use the API address and the key of this connection. [default: MAGNETIS_API_URL and "
+        "MAGNETIS_API_KEY]",
         show_default=False,
     ),
 ]

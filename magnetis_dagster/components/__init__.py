@@ -1,1 +1,1 @@
-"""Dagster components of this package."""
+"""The Dagster component of this package."""

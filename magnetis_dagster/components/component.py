@@ -3,7 +3,6 @@
 https://docs.dagster.io/guides/build/components
 """
 
-import os
 import re
 from collections.abc import Iterator
 from datetime import date
@@ -24,26 +23,32 @@ if TYPE_CHECKING:
 _ENVIRONMENT = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
 
 
+_LITERAL = dg.EnvVar("")
+"""A secret in defs.yaml. `build_defs` refuses it: Dagster would quote the line with it if the
+resolution failed."""
+
+
 class CollectionsModel(dg.Model):
-    """Which collections are loaded. Both lists empty: all enabled ones."""
+    """The collections that are loaded. If both lists are empty: all enabled ones."""
 
     include: list[str] = Field(default=[], description="Collections to load; no others.")
     exclude: list[str] = Field(default=[], description="Collections not to load.")
 
 
 def _resolve_secret(context: dg.ResolutionContext, value: Any) -> dg.EnvVar | SecretStr | None:
-    """Return the variable that a template names, so that it is read when a run needs it."""
+    """Return the variable that a template names, which is read when a run needs it.
+
+    Raises: ValueError if the value is no template.
+    """
     if value is None:
         return None
     if found := _ENVIRONMENT.fullmatch(str(value).strip()):
         return dg.EnvVar(found[1] or found[2])
     resolved = context.resolve_value(value)
     if resolved == value:
-        raise ValueError(
-            'expected a template such as "{{ env.MAGNETIS_API_KEY }}": a secret does not belong in '
-            "this file"
-        )
-    return SecretStr(str(resolved)) if resolved else None
+        return _LITERAL
+    # a blank value must not count as unset: another key or database would be used instead
+    return SecretStr(str(resolved or ""))
 
 
 _Secret = Annotated[
@@ -56,17 +61,17 @@ _Secret = Annotated[
 class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
     """Every collection of the Magnetis call-tracking API in PostgreSQL, day by day.
 
-    One instance loads what one API key can read, within the key's daily quota. What a field does
-    not set is inherited from the MAGNETIS_ variables (docs/configuration.md). The component sends
-    no API request and needs no key before a run starts.
+    One instance loads the rows that one API key can access, within the key's daily quota. Fields
+    that are not set have the values of the MAGNETIS_ variables (docs/configuration.md). The
+    component sends no API request and needs no key before a run starts.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     connection: str = Field(
         default="magnetis",
-        description="Name of the connection, of a-z, 0-9 and _. The names of its definitions and "
-        "its rows contain it. `magnetis` is the unnamed connection.",
+        description="Name of the connection: at most 30 characters of a-z, 0-9 and _. Definitions "
+        "and rows contain it. `magnetis` is the unnamed connection.",
     )
     api_key: Annotated[
         _Secret,
@@ -116,10 +121,11 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
     )
     scope: Literal["organization", "entity", "network", "account"] | None = Field(
         default=None,
-        description="Where the key was created. The views `_distinct` prefer rows of the widest.",
+        description="Where the key was created. The views `_distinct` prefer the widest scope.",
     )
     key_expires: str | None = Field(
-        default=None, description="Last day of the key, such as 2027-03-31, if it has one."
+        default=None,
+        description="Last day of the key, such as 2027-03-31. A check warns 14 days before it.",
     )
     settings: dict[str, Any] = Field(
         default={},
@@ -164,6 +170,11 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
     ) -> Iterator[dg.AssetCheckResult]:
         """Load days of a collection and yield the results of its checks.
 
+        `days`: the partitions of the step, local days in MAGNETIS_TIMEZONE. Logs a materialization
+        for each committed day.
+
+        Raises: dagster.Failure, or dagster.RetryRequested for errors that a retry may solve.
+
         Override it to add work before or after the load, in the same step:
 
             class OurComponent(MagnetisComponent):
@@ -176,7 +187,9 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
         yield from load_days(context.op_execution_context, assets, collection, days)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Return the definitions of the connection, without an executor.
+        """Return the definitions of the connection, without a default executor.
+
+        Raises: SettingsError; CatalogueError. A missing key raises no error.
 
         Override it to add or remove definitions:
 
@@ -189,8 +202,10 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
         from magnetis_dagster.defs.prune import Prune
         from magnetis_dagster.defs.taken_days import taken_days
 
-        connection = self._connection(context.path)
-        found = taken_days(connection.settings, [connection]) or {}
+        # without its database, only runs fail
+        known = self.database_url is None or bool(self._database_url())
+        connection = self._connection(context.path, check=False)
+        found = (taken_days(connection.settings, [connection]) if known else None) or {}
         assets = ConnectionAssets.of(connection, found.get(connection.name), self.get_asset_spec)
 
         def execute(
@@ -203,12 +218,22 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
             Prune.of_connection(connection).definitions(scheduled=self.schedules),
         )
 
-    def _connection(self, folder: Path) -> "Connection":
-        """Return the connection with its present settings and key. `folder`: that of defs.yaml."""
+    def _connection(self, folder: Path, *, check: bool = True) -> "Connection":
+        """Return the connection with its present settings and key. `folder`: that of defs.yaml.
+
+        `check`: raise SettingsError if the address of its database is missing.
+        """
+        from magnetis_dagster.catalog import CatalogueError
         from magnetis_dagster.connections import declaration, named
         from magnetis_dagster.settings import Settings
 
         place = f"MagnetisComponent {self.connection}"
+        for name in ("api_key", "database_url"):
+            if getattr(self, name) == _LITERAL:
+                raise CatalogueError(
+                    f"{place}.{name}: expected a template such as "
+                    '"{{ env.MAGNETIS_API_KEY }}": a secret does not belong in this file.'
+                )
         key = self.api_key if isinstance(self.api_key, SecretStr) else None
         key_env = self.api_key.env_var_name if isinstance(self.api_key, dg.EnvVar) else None
         if self.api_key is None and self.api_key_file is None:
@@ -232,15 +257,31 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
             declaration(self.connection, declared, place),
             config=Settings.load().config,
             place=place,
-            overrides=self._database(),
+            overrides=self._database(place, check=check),
             key=key,
             key_prefix=self.key_prefix or (),
             load=lambda: self._connection(folder),
         )
 
-    def _database(self) -> dict[str, object]:
-        url = self.database_url
-        if isinstance(url, dg.EnvVar):
-            found = os.environ.get(url.env_var_name)
-            return {"database_url": SecretStr(found)} if found else {}
-        return {"database_url": url} if url else {}
+    def _database(self, place: str, *, check: bool) -> dict[str, object]:
+        from magnetis_dagster.settings import SettingsError
+
+        if self.database_url is None:
+            return {}
+        if found := self._database_url():
+            return {"database_url": SecretStr(found)}
+        if check:
+            # never another database: its rows would be mixed
+            problem = "its value is empty"
+            if isinstance(self.database_url, dg.EnvVar):
+                problem = f"the variable {self.database_url.env_var_name} is not set"
+            raise SettingsError(f"{place}.database_url: {problem}.")
+        return {}
+
+    def _database_url(self) -> str | None:
+        from magnetis_dagster.connections import read_variable
+
+        if isinstance(self.database_url, dg.EnvVar):
+            found = read_variable(self.database_url.env_var_name)
+            return found.strip() if found else None
+        return self.database_url.get_secret_value().strip() if self.database_url else None

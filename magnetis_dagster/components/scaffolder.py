@@ -22,7 +22,8 @@ class MagnetisScaffoldParams(BaseModel):
     )
     connection: str | None = Field(
         default=None,
-        description="Name of the connection, of a-z, 0-9 and _, if the project has several keys.",
+        description="Name of the connection: at most 30 characters of a-z, 0-9 and _. For projects "
+        "with several keys.",
     )
     start_date: str | None = Field(
         default=None, description="First day of the history to load, such as 2024-01-31."
@@ -30,7 +31,7 @@ class MagnetisScaffoldParams(BaseModel):
 
 
 class MagnetisScaffolder(dg.Scaffolder[MagnetisScaffoldParams]):
-    """Writes a defs.yaml that names the variable of the key, never the key."""
+    """Writer of a defs.yaml that names the variable of the key, never the key."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[MagnetisScaffoldParams]:
@@ -38,7 +39,10 @@ class MagnetisScaffolder(dg.Scaffolder[MagnetisScaffoldParams]):
         return MagnetisScaffoldParams
 
     def scaffold(self, request: dg.ScaffoldRequest[MagnetisScaffoldParams]) -> None:
-        """Write defs.yaml, or append to it. Raises ValueError if a parameter is not a name."""
+        """Write defs.yaml, or append to it.
+
+        Raises: ValueError if a parameter is not a name, or the format is not YAML.
+        """
         params = request.params
         if not _VARIABLE.fullmatch(params.key_env):
             raise ValueError(

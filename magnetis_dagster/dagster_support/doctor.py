@@ -33,7 +33,7 @@ def check_instance(
 ) -> list[Finding]:
     """Check the instance that DAGSTER_HOME names, or else the one of `magnetis dev`.
 
-    `dev_home`: the folder that `magnetis dev` gives Dagster. `connections`: number of connections.
+    `dev_home`: DAGSTER_HOME of `magnetis dev`. `connections`: number of connections.
     """
     home, findings = _find_home(environment.get("DAGSTER_HOME") or "", dev_home)
     if home is None:
@@ -90,7 +90,7 @@ def _find_home(given: str, dev_home: Path) -> tuple[Path | None, list[Finding]]:
     if reason:
         text = f"DAGSTER_HOME {reason}: {given}"
         return None, [
-            error(name, text, "Dagster does not start with this project's rules.", remedy)
+            error(name, text, "Dagster does not use this project's dagster.yaml.", remedy)
         ]
     return home, [ok(name, str(home))]
 

@@ -22,7 +22,7 @@ SCHEMA = "dagster"
 POOL_SIZE = 1
 """Database sessions that each process keeps open: a run writes its events one by one."""
 CREATION_SECONDS = 3.0
-"""How long to wait for the other tables if some of Dagster's are missing."""
+"""Seconds to wait for the other tables if some of Dagster's are missing."""
 MAX_OVERFLOW = 40
 """Additional sessions for the threads of a daemon or a code location; they need far fewer."""
 
@@ -128,7 +128,7 @@ class MagnetisInstanceStorage(DagsterPostgresStorage):
         with open_engine(settings) as engine, guarded(engine, doing):
             if not _are_created(engine):
                 change_tables(engine, doing, partial(ensure_schema, schema=SCHEMA))
-                # Dagster creates missing tables; two processes at once would fail
+                # Dagster creates missing tables; two concurrent processes would fail
                 change_tables(engine, doing, lambda _connection: cls(address))
         storage = cls(address, inst_data=inst_data)
         storage._run_storage = HeartbeatRunStorage(

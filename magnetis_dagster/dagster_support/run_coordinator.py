@@ -32,7 +32,8 @@ class MagnetisRunCoordinator(QueuedRunCoordinator):
 
 def connections_of(context: SubmitRunContext) -> list[str]:
     """Return the names of the connections whose assets the run loads, sorted."""
-    graph = context.workspace.asset_graph
-    keys = context.dagster_run.asset_selection or ()
+    graph, run = context.workspace.asset_graph, context.dagster_run
+    # a backfill of a job selects no assets
+    keys = run.asset_selection or graph.asset_keys_for_job(run.job_name)
     tags = (graph.get(key).tags for key in keys if graph.has(key))
     return sorted({own[CONNECTION_TAG] for own in tags if CONNECTION_TAG in own})

@@ -66,7 +66,7 @@ class MagnetisRunLauncher(DefaultRunLauncher):
             "MAGNETIS_CELERY_BROKER_URL",
             "celery",
             "dagster_celery",
-            otherwise="The image contains it. Or unset the variable.",
+            otherwise="The image contains it. Without it, unset the variable.",
         )
         from magnetis_dagster.dagster_support.celery_run_launcher import MagnetisCeleryRunLauncher
 

@@ -42,7 +42,7 @@ _ZONES = text("""
 
 @dataclass(frozen=True, slots=True)
 class SchemaRights:
-    """What the role may do in a schema."""
+    """Rights of the role in a schema."""
 
     is_usable: bool
     creates_tables: bool
@@ -62,7 +62,7 @@ class ServerFacts:
     creates_schemas: bool
     creates_temporary_tables: bool
     data_directory: str | None
-    """None if the role may not know it."""
+    """None if the role may not read this setting."""
     schemas: Mapping[str, SchemaRights]
     """By name; only schemas that exist."""
     ahead: timedelta
@@ -72,7 +72,7 @@ class ServerFacts:
 
 
 def read_facts(engine: Engine, schemas: Sequence[str]) -> ServerFacts:
-    """Return facts about the server. Raises DatabaseUnavailable, DatabaseRefused."""
+    """Return facts about the server. Raises: DatabaseUnavailable, DatabaseRefused."""
     with guarded(engine, "examine the database"), engine.begin() as connection:
         connection.execute(_TIMEOUT)
         connection.execute(_CLOCK).scalar_one()  # the next round trip is shorter

@@ -194,7 +194,7 @@ def exclusive_session(
     For statements that cannot run in a transaction, such as CREATE INDEX CONCURRENTLY. They wait
     for locks without a limit; that blocks no reader and no writer. `action` as in `change_tables`.
 
-    Raises: LockBusy if another process changes tables for too long.
+    Raises: LockBusy if another process changes tables for more than `retries.turn_seconds`.
     """
     end = time.monotonic() + retries.turn_seconds
     lock = {"lock": MIGRATION}

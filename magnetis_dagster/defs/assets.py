@@ -103,7 +103,7 @@ def load_days(
         # before the policies, which fail if the database is unavailable
         yield from totals.results()
         yield counts
-        yield from policy_checks.results(context, key)
+        yield from policy_checks.results(context, assets)
     log_quota(context, assets)
 
 

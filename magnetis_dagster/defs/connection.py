@@ -1,4 +1,7 @@
-"""All definitions of one connection. Their names derive from its name, so any number can merge."""
+"""The definitions of one connection.
+
+Their names contain its name, so definitions of several connections can be merged.
+"""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""The assets of one connection before they are built: their specs and keys.
+"""The specs and keys of the assets of one connection.
 
 Other definitions find an asset by its collection, because a host project may change its key.
 """

@@ -14,6 +14,7 @@ from magnetis_dagster.catalog import Collection, Policy, Severity
 from magnetis_dagster.catalog.masking import Masking, mask_id, mask_text
 from magnetis_dagster.connections import Connection
 from magnetis_dagster.defs.checks import as_evaluation
+from magnetis_dagster.defs.connection_assets import ConnectionAssets
 from magnetis_dagster.defs.markdown import literal
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class PolicyChecks:
         return specs
 
     def results(
-        self, context: dg.OpExecutionContext, key: dg.AssetKey
+        self, context: dg.OpExecutionContext, assets: ConnectionAssets
     ) -> Iterator[dg.AssetCheckResult]:
         """Check the rows in the table. Raises: DatabaseUnavailable; DatabaseRefused."""
         if not self._policies and not self._path:
@@ -71,7 +72,7 @@ class PolicyChecks:
         from magnetis_dagster.warehouse.policy_queries import evaluate_policy
         from magnetis_dagster.wiring import open_engine
 
-        name = self._connection.name
+        name, key = self._connection.name, assets.key(self._collection)
         with open_engine(self._connection.reload().settings) as engine:
             for policy in self._policies:
                 found = evaluate_policy(
@@ -80,7 +81,7 @@ class PolicyChecks:
                 result = self._policy_result(key, policy, found)
                 yield result
                 if policy.across_collections and found.not_evaluated is None:
-                    self._report_for_others(context, key, policy, result)
+                    self._report_for_others(context, assets, policy, result)
             if self._path:
                 yield self._baseline_result(engine, key)
 
@@ -116,14 +117,14 @@ class PolicyChecks:
     def _report_for_others(
         self,
         context: dg.OpExecutionContext,
-        key: dg.AssetKey,
+        assets: ConnectionAssets,
         policy: Policy,
         result: dg.AssetCheckResult,
     ) -> None:
         """Report the result for the other collections, whose next load may be days away."""
         for name in policy.collections:
-            other = dg.AssetKey([*key.path[:-1], name])
-            if other != key and self._catalogue[name].enabled:
+            if name != self._collection.name and name in assets.specs:
+                other = assets.specs[name].key
                 context.instance.report_runless_asset_event(as_evaluation(result, other))
 
     def _baseline_result(self, engine: "Engine", key: dg.AssetKey) -> dg.AssetCheckResult:

@@ -25,7 +25,7 @@ _RUN = re.compile(r"\w[\w-]*")
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """What is deleted, and by which definitions."""
+    """The nightly deletion of old records, and the names of its definitions."""
 
     load: Callable[[], Connection]
     """Returns a connection of the database, for its retention period."""
@@ -34,7 +34,7 @@ class Prune:
     name: str = NAME
     schedule: str = SCHEDULE
     with_dagster: bool = False
-    """Whether Dagster's own events and logs are deleted too: only if nobody else uses them."""
+    """Whether Dagster's own events and logs are deleted too: only in our own code location."""
 
     @classmethod
     def of_location(cls, zone: str) -> "Prune":
@@ -88,7 +88,7 @@ class Prune:
 
         @dg.job(
             name=self.name,
-            description=f"Deletes records of API calls and windows, kept pages{others} that are "
+            description=f"Deletes records of API calls and windows, cached pages{others} that are "
             "older than MAGNETIS_RETENTION_DAYS. Keeps rows, history, completion records and the "
             "state of each partition. No API request.",
             executor_def=dg.in_process_executor,

@@ -138,7 +138,10 @@ def _busy(
     }
     keys = set().union(
         *(run.asset_selection or (every if run.job_name in jobs_over_all else ()) for run in runs),
-        *(each.asset_selection or every for each in backfills),
+        *(
+            each.asset_selection or (every if each.job_name in {None, *jobs_over_all} else ())
+            for each in backfills
+        ),
     )
     return {each.name for each in assets.events if assets.key(each) in keys}
 

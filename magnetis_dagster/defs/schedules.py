@@ -17,8 +17,8 @@ from magnetis_dagster.settings import Settings
 
 HOURS = {Kind.EVENTS: 1, Kind.SNAPSHOT: 0}
 MINUTE, MINUTES = 30, 30
-"""First minute of the schedules, and the minutes over which connections are spread: a process per
-run starts, and 20 of them at once would slow each other down."""
+"""First minute of the schedules, and the minutes over which connections are spread. Each run starts
+a process, and 20 simultaneous ones would slow each other down."""
 MONDAY = 0
 
 

@@ -129,12 +129,16 @@ class _Session:
         self.signals = signals
         self.console = console
         self.home = settings.home.resolve()
-        self.connections = load_connections()
+        self.connections = [
+            replace(each, settings=settings) if each.is_unnamed else each
+            for each in load_connections()
+        ]
         self.children = Children(self.home)
         # this terminal may have the variables that the sandbox prints for other terminals
         own = uses_sandbox(settings) and settings.api_url == SANDBOX_URL and _is_sandbox_port_free()
         named = [each for each in self.connections if not each.is_unnamed]
-        self.sandbox = own or (settings.api_key is None and not named)
+        # never with declared connections: they would load the sandbox or, unasked, the real API
+        self.sandbox = not named and (own or settings.api_key is None)
         self.settings = settings
         self.own_database = settings.database_address
         self.serving = False

@@ -1,7 +1,7 @@
-"""Checks of what this program needs, for `magnetis doctor`.
+"""Checks of database, keys and time zones, for `magnetis doctor`.
 
-Checks return findings and change nothing. They know no Dagster: `dagster_support/doctor.py`
-contains the checks of the instance.
+Checks return findings and change nothing. They do not import Dagster: `dagster_support/doctor.py`
+contains the checks of its instance.
 """
 
 from magnetis_dagster.doctor.findings import Finding, Status

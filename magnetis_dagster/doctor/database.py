@@ -25,9 +25,11 @@ FAST = timedelta(seconds=2)
 WRONG = timedelta(seconds=60)
 """A larger difference between the clocks is an error."""
 LITTLE_DISK = 2 * 1024**3
+"""Fewer free bytes are a warning."""
 NO_DISK = 256 * 1024**2
+"""Fewer free bytes are an error."""
 _SHOWN = 5
-"""Names that a text lists."""
+"""Maximum number of names in a text."""
 
 
 def check_database(
@@ -35,7 +37,8 @@ def check_database(
 ) -> list[Finding]:
     """Check the database that the connections share. Creates nothing.
 
-    `free_bytes` returns the free space at a path; default: of the operating system.
+    `free_bytes` returns the free bytes of the disk of a path; default: as the operating system
+    reports them. Errors of the database are findings.
     """
     settings = connections[0].settings
     name = "database" if settings.database_url else "embedded database"
@@ -169,7 +172,7 @@ def judge_tables(state: MigrationState) -> Finding:
     if state.is_newer:
         return error(
             name,
-            f"A newer version of this program made them (migration {state.revision}).",
+            f"A newer version of this program migrated them (migration {state.revision}).",
             "Every load fails.",
             "Install that version or a later one.",
         )
@@ -214,7 +217,7 @@ def _disk(path: Path, name: str, free_bytes: Callable[[Path], int] | None) -> li
         free = free_bytes(existing) if free_bytes else shutil.disk_usage(existing).free
     except OSError as problem:
         text = f"The free space cannot be read ({problem.strerror})."
-        return [warning(f"disk of {name}", text, "A full disk would come as a surprise.", "")]
+        return [warning(f"disk of {name}", text, "A full disk is reported too late.", "")]
     shown = f"{free / 1024**3:.1f} GiB free"
     cost = "PostgreSQL stops when the disk is full, and with it every load and Dagster."
     remedy = "Free or add space. docs/retention.md describes what may be deleted."

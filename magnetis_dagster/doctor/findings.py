@@ -13,23 +13,23 @@ class Status(StrEnum):
 
     OK = "ok"
     WARNING = "warning"
-    """The program works, at the cost that the finding states."""
+    """The program works, with the consequence that the finding states."""
     ERROR = "error"
     """Something that the program needs is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found. Texts contain no secrets."""
+    """The result of one check. Texts contain no secrets."""
 
     name: str
     status: Status
     text: str
     """The facts."""
     cost: str = ""
-    """What happens because of the gap; empty if the check passed."""
+    """The consequence of the gap; empty if the check passed."""
     remedy: str = ""
-    """How to close the gap; empty if the check passed."""
+    """The action that closes the gap; empty if there is none, or the check passed."""
 
 
 def ok(name: str, text: str) -> Finding:
@@ -48,7 +48,7 @@ def error(name: str, text: str, cost: str, remedy: str) -> Finding:
 
 
 def within(seconds: float, name: str, checks: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Return the findings of `checks`; one error if they fail, or do not end in time.
+    """Return the findings of `checks`; add an error if they fail, or exceed the time limit.
 
     `name` is the name of that error's finding. Checks that do not end keep their thread, which
     does not prevent the end of the process.

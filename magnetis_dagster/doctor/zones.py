@@ -35,7 +35,10 @@ def check_zone_data(zone_of: type[ZoneInfo] = ZoneInfo) -> Finding:
 
 
 def moments_of(ahead: timedelta = timedelta(), now: datetime | None = None) -> list[datetime]:
-    """Return now by the database's clock, and a moment in winter and in summer of this year."""
+    """Return now by the database's clock, and a moment in winter and in summer of this year.
+
+    `ahead`: the database's clock minus this machine's. The moments are in UTC.
+    """
     now = (now or datetime.now(UTC)) + ahead
     return [now, *(datetime(now.year, month, 15, tzinfo=UTC) for month in (1, 7))]
 
@@ -90,4 +93,4 @@ def _different(
 
 
 def _equal(keys: Collection[str]) -> Finding:
-    return ok("time zones", f"Python and PostgreSQL agree about {', '.join(keys)}")
+    return ok("time zones", f"Python and PostgreSQL have the same offsets for {', '.join(keys)}")

@@ -74,7 +74,7 @@ def run_probe(
 ) -> ProbeReport:
     """Probe every enabled collection of `catalogue`. Blocks.
 
-    `wanted`: snapshot collections of which the first request fetches FULL_PAGE rows, for more ids.
+    `wanted`: snapshot collections whose first request fetches FULL_PAGE rows, for more ids.
     `today` is a day in the partition zone (None: by the machine's clock). `guard` charges every
     request. `progress` receives one line per request. An error that would stop every other request
     too (key refused, no connection, quota exhausted) ends the probe; the report contains it.

@@ -23,7 +23,11 @@ _DAYS = text("""
 _SECONDS = text("""
     SELECT sum(milliseconds) / 1000.0 / sum(api_calls) FROM magnetis_ops.windows
     WHERE api_calls >= :least AND committed_at > magnetis_ops.now() - interval '30 days'
+    GROUP BY connection = :connection
+    ORDER BY connection = :connection DESC
+    LIMIT 1
 """)
+"""Of the connection, which may have another API and concurrency; of all others without its own."""
 
 
 def read_pace(engine: Engine, ledger: Ledger, *, usage: Usage) -> Pace:
@@ -39,7 +43,8 @@ def read_pace(engine: Engine, ledger: Ledger, *, usage: Usage) -> Pace:
     }
     with guarded(engine, "read past API calls"), engine.connect() as connection:
         rows = connection.execute(_DAYS, parameters).all()
-        seconds = connection.execute(_SECONDS, {"least": LEAST_CALLS}).scalar_one()
+        measured = {"least": LEAST_CALLS, "connection": ledger.connection_name}
+        seconds = connection.execute(_SECONDS, measured).scalar()
     number = (today - min(row.day for row in rows)).days if rows else 0
     return Pace(
         mean_a_day=mean_a_day(

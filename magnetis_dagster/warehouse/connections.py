@@ -13,6 +13,8 @@ from magnetis_dagster.database import guarded, has_table, write
 from magnetis_dagster.warehouse.queries import Queries
 
 _QUERIES = Queries("connections")
+CONFIG, COMPONENT = "MAGNETIS_CONFIG", "component"
+"""Where connections are declared. Only the first are known completely."""
 _LOCK = 0x6D61_676E_636F_6E6E
 """Advisory lock: one process at a time writes declarations."""
 
@@ -23,11 +25,13 @@ class DeclaredConnection:
 
     name: str
     scope: str | None
-    """Accounts that the key can read, as text for people."""
+    """Scope of the key, such as `network`; None: not declared."""
     key_expires: date | None
     """Last day on which the key is valid."""
     rank: int | None = None
     """1 for the widest scope. None: the position in the list of declarations."""
+    declared_in: str = CONFIG
+    """CONFIG or COMPONENT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,11 @@ class ConnectionStatus:
 
 
 def register(engine: Engine, connection_name: str) -> None:
-    """Insert the connection without a declaration, unless it is known.
+    """Insert the connection without a declaration, unless it exists.
 
-    So the views `_distinct` can rank every connection that has rows.
+    The views `_distinct` then rank every connection that has rows.
+
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     write(
         engine,
@@ -63,44 +69,54 @@ def declare(
 ) -> None:
     """Record the declared connections, widest first.
 
-    `complete`: there are no others, so mark all others as removed.
+    `complete`: these are all connections of MAGNETIS_CONFIG, so mark its others as removed. Those
+    of components stay, because only their code location knows them.
 
     Writes nothing if the database has the same declarations. Call `migrate` before.
+
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
-    names = [each.name for each in connections]
+    names = {"names": [each.name for each in connections]}
     ranked = [
-        (each.name, each.scope, each.rank or position, each.key_expires)
+        (each.name, each.scope, each.rank or position, each.key_expires, each.declared_in)
         for position, each in enumerate(connections, 1)
     ]
     with guarded(engine, "record the connections"), engine.begin() as connection:
 
         def is_current() -> bool:
-            found = [tuple(row) for row in connection.execute(_QUERIES["declared"])]
-            others = connection.execute(_QUERIES["undeclared"]).scalar_one()
-            if complete:
-                return sorted(found) == sorted(ranked) and not others
-            return {*ranked} <= {*found}
+            found = {tuple(row) for row in connection.execute(_QUERIES["declared"])}
+            others = connection.execute(_QUERIES["undeclared"], names).scalar_one()
+            return {*ranked} <= found and not (complete and others)
 
         if is_current():
             return
         connection.execute(_QUERIES["lock"], {"lock": _LOCK})
         if is_current():
             return
-        values = {
-            "names": names,
-            "scopes": [each.scope for each in connections],
-            "ranks": [rank for _, _, rank, _ in ranked],
-            "expiries": [each.key_expires for each in connections],
-        }
-        connection.execute(_QUERIES["upsert"], values)
+        columns = [list(column) for column in zip(*ranked, strict=True)] or [[]] * 5
+        keys = ("names", "scopes", "ranks", "expiries", "places")
+        connection.execute(_QUERIES["upsert"], dict(zip(keys, columns, strict=True)))
         if complete:
-            connection.execute(_QUERIES["remove"], {"names": names})
+            connection.execute(_QUERIES["remove"], names)
+
+
+def of_components(engine: Engine) -> list[str]:
+    """Return the names of the connections that components declare, sorted. Creates no tables.
+
+    Raises: DatabaseUnavailable, DatabaseRefused.
+    """
+    with guarded(engine, "read the connections"), engine.connect() as connection:
+        if not has_table(connection, "magnetis_ops.connections"):
+            return []
+        return list(connection.scalars(_QUERIES["of_components"]))
 
 
 def status(engine: Engine) -> list[ConnectionStatus]:
     """Return every connection, declared ones first, widest scope first. Creates no tables.
 
     Reads recorded counts only; data tables are not scanned.
+
+    Raises: DatabaseUnavailable, DatabaseRefused.
     """
     with guarded(engine, "read the connections"), engine.connect() as connection:
         if not has_table(connection, "magnetis_ops.connections"):

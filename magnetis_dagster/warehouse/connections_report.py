@@ -30,9 +30,10 @@ class ExpectedDays:
 
 
 def missing_days(engine: Engine, expected: Sequence[ExpectedDays]) -> dict[str, int]:
-    """Return by connection the closed days without a complete read, over its collections.
+    """Return the number of closed days without a complete read, by connection.
 
-    Connections without an expected day are left out. Creates no tables.
+    A day counts once for each collection. Connections without an expected day are omitted. Creates
+    no tables.
 
     Raises: DatabaseUnavailable, DatabaseRefused.
     """

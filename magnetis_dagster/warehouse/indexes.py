@@ -1,9 +1,9 @@
-"""Brings keys and indexes to the declaration without blocking readers and writers.
+"""Changes keys and indexes to the declared ones without blocking readers and writers.
 
 An index of a table with rows is built by CREATE INDEX CONCURRENTLY. A primary key is replaced in
-three steps: build a unique index concurrently; then, in one short transaction, drop the old key and
-turn the index into the new one. A process that dies between two steps leaves a valid or an invalid
-index; the next run uses the first and rebuilds the second.
+two steps: build a unique index concurrently; then, in one short transaction, drop the old key and
+turn the index into the new one. A process that dies before the second step leaves an index: the
+next run uses a valid one and rebuilds an invalid one.
 """
 
 import threading
@@ -51,8 +51,9 @@ class TableState:
     valid: list[str]
     """Names of usable indexes."""
     invalid: list[str]
-    """Names of indexes that an interrupted build left behind."""
+    """Names of indexes of interrupted builds."""
     has_declared_connection: bool
+    """Whether an overlay of an earlier version created the column `connection`."""
 
 
 def table_states(connection: Connection) -> dict[str, TableState]:
@@ -112,7 +113,7 @@ def missing_indexes(table: Table, state: TableState) -> list[DeclaredIndex]:
 def complete_empty_table(
     connection: Connection, table: Table, state: TableState, replaced: Mapping[str, str]
 ) -> None:
-    """Bring key and indexes of a table without rows to the declaration, in the transaction."""
+    """Change key and indexes of a table without rows to the declared ones, in the transaction."""
     if replaces_key(table, state):
         if state.key_name:
             connection.execute(text(_drop_key(state)))

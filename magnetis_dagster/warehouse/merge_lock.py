@@ -2,8 +2,8 @@
 
 Merges of different connections write different rows, so they run concurrently. A merge takes the
 collection's lock in shared mode, then the lock of its connection and collection. A change of the
-tables takes the collection's lock in exclusive mode and so excludes all merges. Nobody waits for
-the first lock while holding the second, so the two cannot form a deadlock.
+tables takes the collection's lock in exclusive mode and so excludes all merges. No transaction
+waits for the first lock while it holds the second, so the two cannot form a deadlock.
 """
 
 import zlib

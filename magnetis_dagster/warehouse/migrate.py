@@ -6,11 +6,11 @@ Users add columns by MAGNETIS_CONFIG that no shipped migration can know. So ther
    that cannot be derived from the catalogue, such as a rename or another type.
 2. Alembic compares the catalogue with `magnetis`, and missing tables and columns are created.
 3. The views of those tables are created or replaced.
-4. Keys and indexes are brought to the declaration: at once for empty tables, concurrently and one
-   by one for others (indexes.py).
+4. Keys and indexes are changed to the declared ones: in one transaction for empty tables,
+   concurrently and one by one for others (indexes.py).
 
-Every step is a transaction of its own and finds out what is missing, so a run that dies is resumed
-by the next one. No table is locked longer than the change of its columns or its key takes.
+Every step determines the missing objects and has transactions of its own, so the next run resumes
+one that died. A table is locked only for the change of its columns or of its key.
 
 Only `drop_columns` drops anything but replaced indexes. A column with another type than the
 declared one fails the loads of its collection only.
@@ -65,7 +65,7 @@ from magnetis_dagster.warehouse.schema import (
     replaced_indexes,
     tables_of,
 )
-from magnetis_dagster.warehouse.settings_changes import ABOUT, VIEW, view_statements
+from magnetis_dagster.warehouse.settings_changes import ABOUT, VIEW, refresh_view, view_statements
 from magnetis_dagster.warehouse.views import (
     declared_statements,
     distinct_name,
@@ -180,8 +180,7 @@ def _add_columns(connection: Connection, collection: Collection) -> None:
 
 
 def _replace_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) -> None:
-    for statement in view_statements(catalogue):
-        connection.execute(text(statement))
+    refresh_view(connection, catalogue)
     refresh_views(connection, catalogue, zone)
     read_only.grant(connection)
 

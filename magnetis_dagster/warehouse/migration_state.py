@@ -25,20 +25,20 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 @dataclass(frozen=True, slots=True)
 class MigrationState:
-    """What `magnetis migrate` would do."""
+    """The changes that `magnetis migrate` would make."""
 
     revision: str | None
     """Migration that the database has; None for a database without tables."""
     is_newer: bool
-    """Whether a later version of this program made that migration."""
+    """Whether that migration belongs to a later version of this program."""
     pending: tuple[str, ...]
     """Migrations that are not applied, oldest first."""
     missing: tuple[str, ...]
-    """Declared tables; columns, keys and indexes of existing tables."""
+    """Names of declared tables that do not exist; of columns, keys and indexes of existing ones."""
 
     @property
     def is_current(self) -> bool:
-        """Whether it would do nothing."""
+        """Whether it would change nothing."""
         return not (self.is_newer or self.pending or self.missing)
 
 

@@ -15,9 +15,9 @@ _QUERIES = Queries("overlaps")
 def overlaps(
     engine: Engine, collection: Collection, connection_name: str, ids: Ids[str]
 ) -> dict[str, int]:
-    """Return by other connection how many of the ids its rows have, the most first.
+    """Return how many of the ids each other connection has, largest number first.
 
-    Leaves out deleted rows, and connections that have none of the ids.
+    Omits deleted rows, and connections that have none of the ids.
 
     Raises: DatabaseUnavailable, DatabaseRefused.
     """

@@ -316,13 +316,20 @@ _ops_table(
         primary_key=True,
         comment="Name of the connection: `connection` in other tables.",
     ),
-    _optional("scope", Text, "Accounts that the key can read, as declared; NULL: not declared."),
+    _optional(
+        "scope",
+        Text,
+        "Where the key was created, as declared: organization, entity, network or account.",
+    ),
     _optional(
         "rank",
         Integer,
         "1 is the widest scope, whose rows the views _distinct prefer; NULL: ranks last.",
     ),
     _optional("key_expires", Date, "Last day on which the key is valid, as declared."),
+    _optional(
+        "declared_in", Text, "`MAGNETIS_CONFIG`, or `component` for one of a defs.yaml file."
+    ),
     _optional(
         "declared_at", _moment, "Time of the first declaration; NULL: rows without a declaration."
     ),

@@ -1,12 +1,12 @@
 """Lists changes of notification settings: the view settings_changes, and those of one read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.volatile import same_sql, stable_sql
@@ -74,9 +74,30 @@ class Changes:
     """The first MOST_CHANGES changes, without FIRST_SEEN: every row of a first snapshot is one."""
 
 
-def view_statements(catalogue: Catalogue) -> list[str]:
-    """Return the statements that create or update the view. They drop nothing."""
+def refresh_view(connection: Connection, catalogue: Catalogue) -> None:
+    """Create or update the view, in the caller's transaction.
+
+    Collections that only the catalogue of another connection declares stay in it.
+    """
+    declared = {history_name(each) for each in catalogue.collections.values()}
+    others = [
+        Collection.model_construct(
+            name=str(row.name).removesuffix("_history"), columns=dict.fromkeys(row.columns)
+        )
+        for row in connection.execute(_QUERIES["watched_tables"], {"view": VIEW})
+        if row.name not in declared
+    ]
+    for statement in view_statements(catalogue, others):
+        connection.execute(text(statement))
+
+
+def view_statements(catalogue: Catalogue, others: Iterable[Collection] = ()) -> list[str]:
+    """Return the statements that create or update the view. They drop nothing.
+
+    `others`: more collections of settings, with their columns.
+    """
     watched = [collection for collection in catalogue.collections.values() if collection.is_setting]
+    watched += others
     if not watched:
         return []
     names = _account_names(catalogue)

@@ -1,6 +1,6 @@
 """Records the key and the API that fill each table for a connection, and refuses others.
 
-Rows of two keys under one connection would delete each other.
+Loads of two keys under one connection would mark each other's rows as deleted.
 """
 
 from sqlalchemy import Engine
@@ -15,7 +15,7 @@ _QUERIES = Queries("sources")
 
 
 class ForeignSource(PermanentError):
-    """The connection has rows of another key or origin; nothing was requested."""
+    """The connection has rows of another key or origin; no request was sent."""
 
 
 def claim(
@@ -48,9 +48,9 @@ def claim(
         difference = f"from {known.origin}, not from {origin}"
     raise ForeignSource(
         f"{collection.name}: the rows of the connection {connection_name} were loaded "
-        f"{difference}. Rows of two sources under one connection would delete each other, so "
-        "nothing was requested. If the key was rotated and has the scope of the old one, run "
-        f"`magnetis migrate --adopt-key{option}` once. If it has another scope, declare it as "
+        f"{difference}. Loads of two sources under one connection would mark each other's rows as "
+        "deleted, so no request was sent. If the key was rotated and has the scope of the old one, "
+        f"run `magnetis migrate --adopt-key{option}` once. If it has another scope, declare it as "
         "another connection: connections share all tables."
     )
 

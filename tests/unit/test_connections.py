@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.connections import (
+    NAME,
     Connection,
     Scope,
     UnknownConnection,
@@ -118,6 +119,21 @@ def test_each_source_of_a_key_is_read_when_it_is_needed(
     assert by_name()["a"].settings.require_key() == "from-the-environment"
 
 
+def test_a_reload_depends_on_no_value_of_another_connection(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = "connections: {a: {api_key_env: A}, b: {api_key_env: B, timezone: Europe/Paris}}"
+    file = declare(monkeypatch, tmp_path, text)
+    loaded = by_name()
+    file.write_text(text.replace("Paris", "Pari"))
+    assert loaded["a"].reload() == loaded["a"]
+    with pytest.raises(SettingsError, match=r"connections\.b\.timezone: "):
+        loaded["b"].reload()
+    file.write_text("connections: {b: {api_key_env: B}}")
+    with pytest.raises(UnknownConnection, match=r"No connection 'a' is declared\. There are: b"):
+        loaded["a"].reload()
+
+
 def test_a_secret_file_of_the_variables_name_contains_the_key(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -155,10 +171,13 @@ BAD = {
     "connections: [a]": "connections: expected a mapping of names",
     "connections: {Nord: {}}": "connections.Nord: expected a name of at most 30 characters",
     "connections: {a-b: {}}": "connections.a-b: expected a name",
+    "connections: {2nd: {}}": "that does not begin with a digit, got '2nd'",
     "connections: {nord: {}}": "connections.nord: expected api_key_env",
+    "connections: {nord: {api_key_env: A}, nord: {api_key_env: B}}": "line 1, column 39: not valid "
+    "YAML: the key 'nord' occurs twice",
     "connections: {nord: 3}": "connections.nord: ",
     f"connections: {{nord: {{api_key: {SECRET}}}}}": "connections.nord.api_key: unknown name. A "
-    "key itself does not belong into this file",
+    "key itself does not belong in this file",
     "connections: {nord: {api_key_env: A, api_key_file: b}}": "api_key_env or api_key_file, not "
     "both",
     "connections: {nord: {api_key_env: A, quota: 3}}": "connections.nord.quota: unknown name. "
@@ -167,6 +186,8 @@ BAD = {
     "Input should be greater than 0",
     "connections: {nord: {api_key_env: A, scope: world}}": "connections.nord.scope: Input should "
     "be 'organization'",
+    "connections: {nord: {api_key_env: A, collections: []}}": "connections.nord.collections: "
+    "expected at least one collection",
     "connections: {nord: {api_key_env: A, collections: [cals]}}": "connections.nord.collections: "
     "no collection 'cals'",
     "connections: {nord: {api_key_env: A, overlay: {collections: {calls: {rute: x}}}}}": (
@@ -200,7 +221,7 @@ def test_a_command_takes_the_only_connection_or_asks_which_one() -> None:
         choose([a, b], "c")
 
 
-@given(st.lists(st.from_regex(r"[a-z0-9_]{1,30}", fullmatch=True), min_size=2, unique=True))
+@given(st.lists(st.from_regex(NAME, fullmatch=True), min_size=2, unique=True))
 def test_no_two_connections_share_a_name_of_dagster(names: list[str]) -> None:
     settings = Settings.model_construct()
     names = [name for name in names if name != "magnetis"]
@@ -208,4 +229,5 @@ def test_no_two_connections_share_a_name_of_dagster(names: list[str]) -> None:
     connections = [Connection(name, settings, catalogue) for name in ["magnetis", *names]]
     for own in ("daily_events", "quota_sensor", "magnetis", "magnetis_api"):
         assert len({each.scoped(own) for each in connections}) == len(connections)
+        assert all(each.scoped(own).isidentifier() for each in connections), "Dagster requires it"
     assert len({each.path("calls") for each in connections}) == len(connections)

@@ -9,13 +9,22 @@ ON CONFLICT DO NOTHING
 
 -- name: declared
 -- Select the declared connections, widest first.
-SELECT name, scope, rank, key_expires FROM magnetis_ops.connections
+SELECT name, scope, rank, key_expires, declared_in FROM magnetis_ops.connections
 WHERE declared_at IS NOT NULL AND removed_at IS NULL
 ORDER BY rank
 
 -- name: undeclared
--- Count the connections without a declaration that are not marked as removed.
-SELECT count(*) FROM magnetis_ops.connections WHERE removed_at IS NULL AND declared_at IS NULL
+-- Count the connections of MAGNETIS_CONFIG that are not in a list and not marked as removed.
+SELECT count(*) FROM magnetis_ops.connections
+WHERE removed_at IS NULL
+  AND declared_in IS DISTINCT FROM 'component'
+  AND name <> ALL(CAST(:names AS text[]))
+
+-- name: of_components
+-- Select the connections that components declare, sorted.
+SELECT name FROM magnetis_ops.connections
+WHERE removed_at IS NULL AND declared_in = 'component'
+ORDER BY name
 
 -- name: lock
 -- Wait for another process that writes the declared connections.
@@ -23,25 +32,30 @@ SELECT pg_advisory_xact_lock(:lock)
 
 -- name: upsert
 -- Record the declared connections, widest first.
-INSERT INTO magnetis_ops.connections AS c (name, scope, rank, key_expires, declared_at)
-SELECT d.name, d.scope, d.rank, d.key_expires, magnetis_ops.now()
+INSERT INTO magnetis_ops.connections AS c
+    (name, scope, rank, key_expires, declared_in, declared_at)
+SELECT d.name, d.scope, d.rank, d.key_expires, d.declared_in, magnetis_ops.now()
 FROM unnest(
     CAST(:names AS text[]), CAST(:scopes AS text[]), CAST(:ranks AS int[]),
-    CAST(:expiries AS date[])) AS d(name, scope, rank, key_expires)
+    CAST(:expiries AS date[]), CAST(:places AS text[])) AS d(
+    name, scope, rank, key_expires, declared_in)
 ORDER BY d.name
 ON CONFLICT (name) DO UPDATE SET
     scope = excluded.scope,
     rank = excluded.rank,
     key_expires = excluded.key_expires,
+    declared_in = excluded.declared_in,
     declared_at = CASE WHEN c.removed_at IS NULL
                        THEN coalesce(c.declared_at, excluded.declared_at)
                        ELSE excluded.declared_at END,
     removed_at = NULL
 
 -- name: remove
--- Record that all other connections are no longer declared. Their rows rank last.
+-- Record that all other connections of MAGNETIS_CONFIG are no longer declared. They rank last.
 UPDATE magnetis_ops.connections SET removed_at = magnetis_ops.now(), rank = NULL
-WHERE removed_at IS NULL AND name <> ALL(CAST(:names AS text[]))
+WHERE removed_at IS NULL
+  AND declared_in IS DISTINCT FROM 'component'
+  AND name <> ALL(CAST(:names AS text[]))
 
 -- name: status
 -- Select each connection with its last load and the sum of its recorded row counts.

@@ -19,6 +19,21 @@ CROSS JOIN LATERAL (
     WHERE o.value IS DISTINCT FROM n.value
 ) AS f
 
+-- name: watched_tables
+-- Select the history tables that the view reads, with their columns.
+SELECT c.relname AS name, ARRAY(
+    SELECT a.attname::text FROM pg_attribute AS a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
+FROM pg_class AS c
+WHERE c.oid IN (
+    SELECT d.refobjid FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+    WHERE d.classid = 'pg_rewrite'::regclass
+      AND d.refclassid = 'pg_class'::regclass
+      AND r.ev_class = to_regclass(:view))
+  AND c.relnamespace = 'magnetis'::regnamespace
+  AND right(c.relname, 8) = '_history'
+ORDER BY 1
+
 -- name: begun_versions
 -- Select a change for each version that begins: first seen, added or changed.
 SELECT h.valid_from AS changed_at,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import dagster as dg
@@ -129,8 +130,10 @@ BAD = {
     "daily_quota": (0, "MagnetisComponent magnetis.daily_quota: Input should be greater than 0"),
     "start_date": ("yesterday", "MagnetisComponent magnetis.start_date: expected a day such as"),
     "connection": ("Nord", "expected a name of at most 30 characters"),
+    "collections": ({"include": ["cals"]}, "MagnetisComponent magnetis.collections: no collection"),
     "settings": ({"quota": 1}, "MagnetisComponent magnetis.quota: unknown name"),
-    "api_key": (SECRET, "a secret does not belong in this file"),
+    "api_key": (SECRET, 'magnetis.api_key: expected a template such as "{{ env.'),
+    "database_url": (f"postgresql://u:{SECRET}@h/d", "a secret does not belong in this file"),
 }
 
 
@@ -144,6 +147,7 @@ def test_a_bad_field_is_named(field: str) -> None:
         texts.append(str(chain))
         chain = chain.__cause__ or chain.__context__
     assert expected in "\n".join(texts)
+    assert SECRET not in "".join(format_exception(caught.value)), "Dagster logs and shows it"
 
 
 def test_a_missing_key_fails_the_runs_of_its_connection_by_name(
@@ -161,6 +165,52 @@ def test_a_missing_key_fails_the_runs_of_its_connection_by_name(
     assert not nord.success
     assert "Connection nord: its key is missing. Set the variable KEY_NORD" in failure_text(nord)
     assert sud.success, failure_text(sud)
+
+
+def test_a_missing_or_blank_variable_never_selects_another_database_or_key(
+    monkeypatch: pytest.MonkeyPatch, api: SmallApi, database_url: str
+) -> None:
+    day = {"start_date": str(DAY)}
+    fields = [
+        {"connection": "nord", "database_url": "{{ env.DATABASE_NORD }}", **day},
+        {"connection": "sud", "database_url": "{{ env('DATABASE_SUD', '') }}", **day},
+        {"connection": "est", "api_key": "{{ env('KEY_EST', '') }}", **day},
+    ]
+    with project(*fields) as defs:
+        failed = {
+            name: failure_text(materialize(defs, "magnetis", name, "calls"))
+            for name in ("nord", "sud", "est")
+        }
+        assert not api.requests
+        Path(".env").write_text(f"DATABASE_NORD={database_url}\n")
+        assert materialize(defs, "magnetis", "nord", "calls").success
+    assert "nord.database_url: the variable DATABASE_NORD is not set" in failed["nord"]
+    assert "MagnetisComponent sud.database_url: its value is empty" in failed["sud"]
+    assert "Connection est: its key is empty" in failed["est"]
+
+
+def test_results_for_other_collections_have_the_keys_of_a_translation(api: SmallApi) -> None:
+    api.rows |= {"/accounts": [{"id": "1"}], "/alerts/sms": [], "/alerts/email": []}
+    chosen = ["accounts", "email_alerts", "sms_alerts"]
+    translation = {"key": "our_{{ collection.name }}"}
+    fields = {"collections": {"include": chosen}, "translation": translation}
+    with project(fields) as defs, dg.DagsterInstance.ephemeral() as instance:
+        for name in chosen:
+            result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+                instance=instance,
+                asset_selection=[dg.AssetKey(f"our_{name}")],
+                partition_key=str(date.today()),  # noqa: DTZ011 - only an open day can be taken
+                raise_on_error=False,
+            )
+            assert result.success, failure_text(result)
+        checks = [
+            dg.AssetCheckKey(dg.AssetKey(name), "policy_missed_call_alert")
+            for name in ("email_alerts", "our_email_alerts")
+        ]
+        storage = instance.event_log_storage
+        stray, found = (storage.get_asset_check_execution_history(each, 5) for each in checks)
+    assert found[0].run_id == "", "the newest result is that of the load of sms_alerts"
+    assert not stray, "no asset has this key"
 
 
 def test_hooks_of_a_subclass() -> None:

@@ -34,7 +34,12 @@ run_launcher:
 run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
 telemetry: {enabled: false}
 """
-LOCATION = "from magnetis_dagster.definitions import build_defs\ndefs = build_defs()\n"
+LOCATION = """
+import dagster as dg
+from magnetis_dagster.definitions import build_defs
+# the executor of our own code location
+defs = dg.Definitions.merge(build_defs(), dg.Definitions(executor=dg.in_process_executor))
+"""
 LOGGER = logging.getLogger("daemon")
 
 

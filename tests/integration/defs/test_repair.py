@@ -209,7 +209,11 @@ def test_queued_runs_of_the_sensor_count_towards_the_limit(
             job = definitions.resolve_implicit_global_asset_job_def().get_subset(
                 asset_selection={key}
             )
-            tags = {**days_tags(ago(5), ago(4)), "magnetis/repair": "1 of 3"}
+            tags = {
+                **days_tags(ago(5), ago(4)),
+                "magnetis/repair": "1 of 3",
+                "dagster/sensor_name": "repair_sensor",
+            }
             running.instance.create_run_for_job(
                 job, asset_selection={key}, tags=tags, status=dg.DagsterRunStatus.STARTED
             )
@@ -295,6 +299,28 @@ def test_a_collection_in_an_unfinished_backfill_is_skipped(
     assert tick().skip_reason == "A run or a backfill over calls is queued or running."
     running.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
     assert len(tick().run_ids) == 1
+
+
+@pytest.mark.parametrize("job", ["daily_events", "nord_daily_events"])
+def test_only_a_backfill_of_its_own_job_stops_the_repair_of_a_connection(
+    running: Daemon, tick: Callable[[], InstigatorTick], job: str
+) -> None:
+    mark(running, "visits", days_between(ago(40), ago(1)))
+    partitions = running.repository.get_remote_origin().get_partition_set_origin(
+        f"{job}_partition_set"
+    )
+    running.instance.add_backfill(
+        PartitionBackfill(
+            "by-hand",
+            status=BulkActionStatus.REQUESTED,
+            from_failure=False,
+            tags={},
+            backfill_timestamp=datetime.now(UTC).timestamp(),
+            partition_set_origin=partitions,
+            partition_names=[],
+        )
+    )
+    assert len(tick().run_ids) == (job != "daily_events")
 
 
 def test_a_storage_error_is_the_skip_reason(

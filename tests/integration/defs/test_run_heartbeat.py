@@ -12,6 +12,8 @@ from small_api import Request, SmallApi, call
 
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.clocks import Moment
+from magnetis_dagster.connection_names import UNNAMED
+from magnetis_dagster.connections import Connection
 from magnetis_dagster.dagster_support import run_heartbeat
 from magnetis_dagster.dagster_support.heartbeat_storage import HeartbeatRunStorage
 from magnetis_dagster.dagster_support.orphaned_runs import end_orphans
@@ -50,9 +52,8 @@ def load(api: SmallApi, heartbeat: Heartbeat, catalogue: Catalogue) -> Callable[
 
     def load() -> int:
         run = RunIdentity(heartbeat.run_id, "manual")
-        with open_ingestion(
-            Settings.load(start_date=DAY), catalogue, run, permit=heartbeat
-        ) as ingestion:
+        connection = Connection(UNNAMED, Settings.load(start_date=DAY), catalogue)
+        with open_ingestion(connection, run, permit=heartbeat) as ingestion:
             return sum(
                 day.rows for window in ingestion.read_days(collection, [DAY]) for day in window.days
             )

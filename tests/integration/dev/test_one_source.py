@@ -45,3 +45,16 @@ def test_the_sandbox_does_not_adopt_the_tables_of_a_real_key(
         assert connection.execute(
             text("SELECT key_fingerprint FROM magnetis_ops.sources")
         ).scalars().all() == ["real"]
+
+
+def test_declared_connections_are_loaded_only_if_asked_even_with_the_sandboxs_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "magnetis.yaml").write_text("connections: {nord: {api_key_env: KEY_NORD}}")
+    monkeypatch.setenv("MAGNETIS_CONFIG", str(tmp_path / "magnetis.yaml"))
+    monkeypatch.setenv("MAGNETIS_API_KEY", SANDBOX_KEY)
+    monkeypatch.setenv("MAGNETIS_API_URL", "http://127.0.0.1:8250")
+    monkeypatch.setattr("magnetis_dagster.dev.run._is_sandbox_port_free", lambda: True)
+    session = _Session(DevOptions(), Settings.load(), StopSignals(), Console())
+    assert len(session.connections) == 2
+    assert not session.sandbox, "it has one connection, and its start loads a month of all"

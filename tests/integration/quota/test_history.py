@@ -92,3 +92,24 @@ def test_a_rolling_quota_knows_when_its_calls_return(engine: Engine, clock: Any)
     assert min(end for end, _ in pace.expiries) - NOON == pytest.approx(
         timedelta(minutes=65), abs=timedelta(seconds=5)
     )
+
+
+def test_seconds_per_call_are_those_of_the_connection_if_it_has_any(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for name, milliseconds in (("slow", 40_000), ("magnetis", 4_000)):
+            connection.execute(
+                text(
+                    "INSERT INTO magnetis_ops.windows (connection, collection, first_day, last_day,"
+                    " read_at, committed_at, announced, bytes, received, padding, held,"
+                    " quarantined, inserted, changed, deleted, api_calls, milliseconds)"
+                    " VALUES (:name, 'calls', :day, :day, now(), now(),"
+                    " 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, :milliseconds)"
+                ),
+                {"name": name, "day": TODAY, "milliseconds": milliseconds},
+            )
+    usage = Ledger(engine, key_fingerprint=KEY, policy=POLICY).usage()
+    for name, seconds in (("slow", 2.0), ("magnetis", 0.2)):
+        ledger = Ledger(engine, key_fingerprint=KEY, policy=POLICY, connection_name=name)
+        assert read_pace(engine, ledger, usage=usage).seconds_per_call == pytest.approx(seconds)
+    new = Ledger(engine, key_fingerprint=KEY, policy=POLICY, connection_name="new")
+    assert read_pace(engine, new, usage=usage).seconds_per_call == pytest.approx(1.1)

@@ -1,6 +1,7 @@
 """Several connections in the same tables: nothing of one connection changes anything of another."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,13 +12,16 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from windows import load_window
 
-from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.database import DatabaseUnavailable, connect, guarded
 from magnetis_dagster.warehouse import CountMismatch, ForeignSource, Warehouse
 from magnetis_dagster.warehouse.connections import (
+    COMPONENT,
+    CONFIG,
     ConnectionStatus,
     DeclaredConnection,
     declare,
+    of_components,
     status,
 )
 from magnetis_dagster.warehouse.current_settings import current_rows
@@ -475,6 +479,20 @@ def test_declared_connections_are_written_only_if_they_differ(engine: Engine, qu
     ]
 
 
+def test_connections_of_components_are_not_removed(engine: Engine, query: Query) -> None:
+    ours = DeclaredConnection("magnetis", None, None, 5)
+    theirs = DeclaredConnection("north", "network", None, 3, COMPONENT)
+    declare(engine, [theirs], complete=False)
+    declare(engine, [ours])
+    removed = "SELECT name FROM magnetis_ops.connections WHERE removed_at IS NOT NULL"
+    assert query(removed) == []
+    assert of_components(engine) == ["north"]
+    declare(engine, [replace(theirs, declared_in=CONFIG)], complete=False)
+    declare(engine, [ours])
+    assert query(removed) == [("north",)]
+    assert of_components(engine) == []
+
+
 def test_the_status_has_the_last_load_and_the_recorded_rows(
     warehouse: Warehouse, other: Warehouse, query: Query
 ) -> None:
@@ -603,3 +621,29 @@ def test_the_view_distinct_neither_sorts_nor_hashes_and_filters_early(
     whole = "\n".join(line for (line,) in query("EXPLAIN SELECT id FROM magnetis.calls_distinct"))
     assert "Hash" not in whole
     assert whole.count("Sort Key") == 1, "only the connections are sorted, to find the first one"
+
+
+def test_settings_of_one_connections_overlay_stay_in_the_view_of_all(
+    engine: Engine, warehouse: Warehouse, query: Query
+) -> None:
+    push = {
+        "route": "/alerts/push",
+        "family": "settings",
+        "kind": "snapshot",
+        "description": "Push alerts.",
+        "columns": {"title": {"type": "text", "paths": ["title"]}},
+    }
+    catalogue = load_catalogue(None, {"collections": {"push_alerts": push}}, "other")
+    zones: dict[str, Any] = {"response_zone": PARIS, "partition_zone": PARIS}
+    other = Warehouse(engine, catalogue, connection_name="other", **zones)
+    other.prepare()
+    load_window(other, "push_alerts", [DAY], [{"id": "1", "title": "t"}], read_at=FIRST)
+    row = [("other", "push_alerts", "first_seen", "t")]
+    statement = "SELECT connection, collection, kind, title FROM magnetis.settings_changes"
+    assert query(statement) == row
+    # catalogues without the collection
+    columns = {"columns": {"extra": {"type": "text", "paths": ["extra"]}}}
+    changed = load_catalogue(None, {"collections": {"calls": columns}}, "magnetis")
+    Warehouse(engine, changed, **zones).prepare()
+    warehouse.prepare()
+    assert query(statement) == row

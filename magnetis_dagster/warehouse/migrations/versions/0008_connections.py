@@ -37,7 +37,7 @@ KEYS = {
     "forecasts": ["work", "collection", "first_day"],
     "quarantine": ["collection", "key"],
 }
-"""Primary keys so far; `connection` becomes their first column."""
+"""Primary keys before this migration; `connection` becomes their first column."""
 
 
 def upgrade() -> None:
@@ -76,7 +76,7 @@ def _create_connections() -> None:
         sa.Column(
             "scope",
             sa.Text(),
-            comment="Accounts that the key can read, as declared; NULL: not declared.",
+            comment="Where the key was created, as declared: organization, entity, network or account.",
         ),
         sa.Column(
             "rank",
@@ -88,6 +88,11 @@ def _create_connections() -> None:
             "key_expires",
             sa.Date(),
             comment="Last day on which the key is valid, as declared.",
+        ),
+        sa.Column(
+            "declared_in",
+            sa.Text(),
+            comment="`MAGNETIS_CONFIG`, or `component` for one of a defs.yaml file.",
         ),
         sa.Column(
             "declared_at",
