@@ -26,7 +26,6 @@ LONGEST = (
     "integration/ingest/test_lies.py",
     "end_to_end/test_quota.py",
     "end_to_end/test_several_keys.py",
-    "end_to_end/test_wheel.py",
     "integration/quota/test_kills.py",
     "integration/ingest/test_chaos.py",
     "end_to_end/test_without_a_key.py",
