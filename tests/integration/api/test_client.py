@@ -579,7 +579,7 @@ def test_an_unresponsive_api_is_reported_in_time(scheme, monkeypatch):
     gc.collect()
     assert {type(error) for error in errors} == {api.NotConnected}
     assert "no connection within 1 s" in str(errors[0])
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 30  # not the 60 s of `never`
     assert 0.9 < reported[0][0] - started < 1.5, "the first failure is reported immediately"
     assert "Next attempt in 0." in reported[0][1]
     assert len(guard.charges) == 4
