@@ -19,7 +19,6 @@ A missing key fails the runs of its connection, not the code location.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -41,13 +40,12 @@ from pydantic import (
 from magnetis_dagster import settings as settings_module
 from magnetis_dagster.catalog import Catalogue, CatalogueError, load_catalogue
 from magnetis_dagster.catalog.overlay import read_overlay
-from magnetis_dagster.connection_names import UNNAMED
+from magnetis_dagster.connection_names import NAME, UNNAMED
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.settings import Settings
 
 EXPIRY_DAYS = 14
 """A key that expires within this many days is reported."""
-NAME = re.compile(r"[a-z_][a-z0-9_]{0,29}")
 """Names of resources begin with it, and must be Python identifiers."""
 SETTINGS = (
     "allow_http",

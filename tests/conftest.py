@@ -25,6 +25,7 @@ LONGEST = (
     "integration/defs/test_settings_sensors.py",
     "integration/ingest/test_lies.py",
     "end_to_end/test_quota.py",
+    "end_to_end/test_several_keys.py",
     "integration/quota/test_kills.py",
     "integration/ingest/test_chaos.py",
     "end_to_end/test_without_a_key.py",
@@ -41,6 +42,9 @@ LONGEST = (
     "integration/ingest/test_expected_calls.py",
     "integration/ingest/test_overlap.py",
     "integration/ingest/test_ingestion.py",
+    "integration/warehouse/test_upgrade.py",
+    "integration/warehouse/test_connection_rows.py",
+    "integration/components/test_component.py",
 )
 """Files that take over 20 seconds each. One of the workers runs the last file alone. `end_to_end`
 mostly waits, so its files are spread over the workers."""

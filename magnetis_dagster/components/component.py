@@ -38,7 +38,7 @@ class CollectionsModel(dg.Model):
 def _resolve_secret(context: dg.ResolutionContext, value: Any) -> dg.EnvVar | SecretStr | None:
     """Return the variable that a template names, which is read when a run needs it.
 
-    Raises: ValueError if the value is no template.
+    _LITERAL if the value is no template.
     """
     if value is None:
         return None

@@ -10,8 +10,9 @@ import dagster as dg
 import yaml
 from pydantic import BaseModel, Field
 
+from magnetis_dagster.connection_names import NAME
+
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
-_NAME = re.compile(r"[a-z0-9_]{1,30}")
 
 
 class MagnetisScaffoldParams(BaseModel):
@@ -48,8 +49,10 @@ class MagnetisScaffolder(dg.Scaffolder[MagnetisScaffoldParams]):
             raise ValueError(
                 "--key-env: expected the name of a variable such as MAGNETIS_API_KEY, not the key."
             )
-        if params.connection and not _NAME.fullmatch(params.connection):
-            raise ValueError("--connection: expected at most 30 characters of a-z, 0-9 and _.")
+        if params.connection and not NAME.fullmatch(params.connection):
+            raise ValueError(
+                "--connection: expected at most 30 characters of a-z, 0-9 and _, not a digit first."
+            )
         if request.scaffold_format != "yaml":
             raise ValueError("--format python: not supported; use yaml.")
         attributes: dict[str, Any] = {}

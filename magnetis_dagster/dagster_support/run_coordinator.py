@@ -11,11 +11,10 @@ from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from typing_extensions import override
 
 from magnetis_dagster.dagster_support.run_identity import BACKFILL_TAG as DAGSTER_BACKFILL_TAG
+from magnetis_dagster.dagster_support.run_identity import CONNECTION_TAG
 
 BACKFILL_TAG = "magnetis/backfill"
 """On each backfill run: the names of the connections that it loads, separated by commas."""
-CONNECTION_TAG = "magnetis/connection"
-"""On each asset: the name of its connection."""
 
 
 class MagnetisRunCoordinator(QueuedRunCoordinator):

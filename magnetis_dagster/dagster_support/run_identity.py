@@ -15,7 +15,12 @@ LANE_TAG = "magnetis/lane"
 READING_TAG = "magnetis/reading"
 """On a run of a settings sensor: the name of the kept pages that the run loads."""
 
+CONNECTION_TAG = "magnetis/connection"
+"""On each asset: the name of its connection. Selects its assets in the UI, and limits its backfill
+runs (run_coordinator.py)."""
+
 BACKFILL_TAG = "dagster/backfill"
+SENSOR_TAG = "dagster/sensor_name"
 RETRY_TAG = "dagster/retry_number"
 RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 """Set if a person re-executes a run from its failed steps or its failed assets."""
@@ -24,7 +29,7 @@ RESUME_TAGS = ("dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 _LANES = {
     BACKFILL_TAG: "backfill",
     "dagster/schedule_name": "schedule",
-    "dagster/sensor_name": "settings",
+    SENSOR_TAG: "settings",
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from typing import TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, text
@@ -144,12 +144,11 @@ def change_tables(
     poll: _BlockerPoll | None = None
     for pause in (*retries.pauses, None):
         try:
-            with (
-                _turn(engine, action, retries.turn_seconds) as connection,
-                _BlockerPoll(engine, connection, retries.lock_seconds / 2) as poll,
-            ):
-                _limit(connection, retries.lock_seconds)
-                return change(connection)
+            with _turn(engine, action, retries.turn_seconds) as connection:
+                poll = _BlockerPoll(engine, connection)
+                with polling(retries.lock_seconds / 2, poll):
+                    _limit(connection, retries.lock_seconds)
+                    return change(connection)
         except DBAPIError as error:
             if not isinstance(
                 error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected
@@ -230,33 +229,36 @@ def _limit(connection: Connection, seconds: float) -> None:
     connection.execute(text(f"SET LOCAL lock_timeout = {int(seconds * 1000)}"))
 
 
-class _BlockerPoll:
-    """Polls the sessions that block a connection.
+@contextmanager
+def polling(seconds: float, poll: Callable[[], object]) -> Iterator[None]:
+    """Call `poll` every `seconds` in a thread for the length of the block.
 
-    The server does not report them after a time-out.
+    It ends at the first error of the database, such as that no connection is free.
     """
+    end = threading.Event()
 
-    def __init__(self, engine: Engine, connection: Connection, interval_seconds: float) -> None:
+    def run() -> None:
+        with suppress(DBAPIError, psycopg.Error, DatabaseUnavailable):
+            while not end.wait(seconds):
+                poll()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+class _BlockerPoll:
+    """Finds the sessions that block a connection, which the server does not report afterwards."""
+
+    def __init__(self, engine: Engine, connection: Connection) -> None:
         self._engine = engine
-        self._interval = interval_seconds
-        self._pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._poll, daemon=True)
+        self._pid: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
         self.found: list[Holder] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: Any) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _poll(self) -> None:
-        # without a free connection, the error names no session
-        with suppress(DBAPIError, psycopg.Error, DatabaseUnavailable):
-            while not self._end.wait(self._interval):
-                with self._engine.connect() as connection:
-                    self.found = [
-                        Holder(*row) for row in connection.execute(_BLOCKING, {"pid": self._pid})
-                    ] or self.found
+    def __call__(self) -> None:
+        """Keep the sessions that block it now, if there are any."""
+        self.found = blockers(self._engine, self._pid) or self.found

@@ -48,7 +48,11 @@ def collection_asset(
         @dg.multi_asset(
             name=spec.key.to_python_identifier(),
             description=spec.description,
-            specs=[spec.replace_attributes(deps=[], skippable=True)],
+            # the name that earlier versions gave: their queued runs contain it
+            outs={
+                "result": dg.AssetOut.from_spec(spec.replace_attributes(deps=[]), is_required=False)
+            },
+            partitions_def=spec.partitions_def,
             backfill_policy=dg.BackfillPolicy.single_run(),
             check_specs=[*check_specs(spec.key), *policy_checks.specs(spec.key)],
             pool=connection.scoped(POOL),

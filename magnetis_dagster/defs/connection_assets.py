@@ -13,6 +13,7 @@ import dagster as dg
 
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.connections import Connection
+from magnetis_dagster.dagster_support.run_identity import CONNECTION_TAG
 from magnetis_dagster.defs.markdown import literal
 from magnetis_dagster.defs.metadata import asset_metadata
 from magnetis_dagster.defs.partitions import daily_partitions
@@ -21,8 +22,6 @@ from magnetis_dagster.settings import Settings
 OWNER = "team:call-tracking"
 KIND_TAG = "magnetis/kind"
 """`events` or `snapshot`: commands select assets with the same partitions by it."""
-CONNECTION_TAG = "magnetis/connection"
-"""Name of the connection: selects its assets in the UI, and limits its backfill runs."""
 
 
 @dataclass(frozen=True, slots=True)

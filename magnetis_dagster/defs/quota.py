@@ -11,9 +11,10 @@ import warnings
 
 import dagster as dg
 
+from magnetis_dagster.dagster_support.run_identity import CONNECTION_TAG
 from magnetis_dagster.defs.assets import POOL
 from magnetis_dagster.defs.checks import as_evaluation
-from magnetis_dagster.defs.connection_assets import CONNECTION_TAG, OWNER, ConnectionAssets
+from magnetis_dagster.defs.connection_assets import OWNER, ConnectionAssets
 from magnetis_dagster.defs.quota_observation import QUOTA, QuotaObservation, check_specs
 from magnetis_dagster.defs.step_failures import failure, steps_of_run
 from magnetis_dagster.errors import MagnetisError

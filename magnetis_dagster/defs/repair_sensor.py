@@ -15,7 +15,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 from magnetis_dagster.catalog import Collection, Kind
 from magnetis_dagster.dagster_support.partition_tags import days_tags
-from magnetis_dagster.dagster_support.run_identity import LANE_TAG
+from magnetis_dagster.dagster_support.run_identity import LANE_TAG, SENSOR_TAG
 from magnetis_dagster.dates import contiguous_ranges, days_between
 from magnetis_dagster.defs.connection_assets import ConnectionAssets
 from magnetis_dagster.defs.job_names import JOB_NAMES, LOAD_LATEST
@@ -28,7 +28,6 @@ from magnetis_dagster.settings import Settings
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
 REPAIR_TAG = "magnetis/repair"
 """On each run of the sensor: the number of the attempt."""
-SENSOR_TAG = "dagster/sensor_name"
 INTERVAL_SECONDS = 3600
 MAX_RUNS = 3
 """Runs of the sensor at a time, over all collections; at most one per collection."""

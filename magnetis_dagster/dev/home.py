@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,23 @@ def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def claim_sandbox_port(port: int) -> int | None:
+    """Return a descriptor that reserves the port until it is closed, or this process ends.
+
+    None if another `magnetis dev` of this user has reserved it. Without it, two that start together
+    would both find the port free, and the second sandbox would fail.
+    """
+    path = Path(tempfile.gettempdir()) / f"magnetis-{os.geteuid()}-{port}.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return None
+    if try_lock(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def project_files() -> tuple[Path, Path]:

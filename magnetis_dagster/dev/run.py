@@ -25,6 +25,7 @@ from magnetis_dagster.dev.home import (
     bind_error,
     check_port,
     claim_home,
+    claim_sandbox_port,
     dagster_home,
     free_port,
     project_files,
@@ -194,7 +195,8 @@ class _Session:
         self.database = without_password(url) if self.settings.database_url else url
         changes: dict[str, object] = {"home": self.home, "database_url": url}
         if self.sandbox:
-            port = SANDBOX_PORT if _is_sandbox_port_free() else free_port()
+            claim = claim_sandbox_port(SANDBOX_PORT) if _is_sandbox_port_free() else None
+            port = free_port() if claim is None else SANDBOX_PORT
             changes |= {"api_key": SANDBOX_KEY, "api_url": f"http://127.0.0.1:{port}"}
             if "start_date" not in self.settings.model_fields_set:
                 changes["start_date"] = self._first_sandbox_day(url)

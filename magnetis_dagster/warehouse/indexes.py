@@ -6,20 +6,14 @@ turn the index into the new one. A process that dies before the second step leav
 next run uses a valid one and rebuilds an invalid one.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
 
-import psycopg
 from sqlalchemy import Connection, Engine, Table, text
 from sqlalchemy import Index as DeclaredIndex
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex
 
-from magnetis_dagster.database import DatabaseUnavailable
-from magnetis_dagster.database.locks import blockers, exclusive_session
+from magnetis_dagster.database.locks import blockers, exclusive_session, polling
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA, DIALECT, OPS_SCHEMA
@@ -201,45 +195,21 @@ def _build(
             return
         if name in state.invalid:
             connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {table.schema}.{name}"))
-        with _BuildProgress(engine, connection, f"{table.schema}.{name}", progress):
+        pid: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+
+        def report() -> None:
+            progress(_progress_line(engine, pid, f"{table.schema}.{name}"))
+
+        with polling(_PROGRESS_SECONDS, report):
             connection.execute(text(statement.replace("INDEX ", "INDEX CONCURRENTLY ", 1)))
 
 
-class _BuildProgress:
-    """Reports the progress of an index build, one line every _PROGRESS_SECONDS."""
-
-    def __init__(
-        self, engine: Engine, connection: Connection, name: str, progress: Callable[[str], None]
-    ) -> None:
-        self._engine = engine
-        self._name = name
-        self._progress = progress
-        self._pid: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._report, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: Any) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _report(self) -> None:
-        # without a free connection there are no lines; the build continues
-        with suppress(DBAPIError, psycopg.Error, DatabaseUnavailable):
-            while not self._end.wait(_PROGRESS_SECONDS):
-                self._progress(self._line())
-
-    def _line(self) -> str:
-        with self._engine.connect() as connection:
-            found = connection.execute(_QUERIES["progress"], {"pid": self._pid}).first()
-        percent = "" if found is None or found.percent is None else f", {found.percent} %"
-        phase = found.phase if found else "starting"
-        waits = blockers(self._engine, self._pid)
-        waiting = f" It waits for {waits[0]} to end its transaction." if waits else ""
-        return (
-            f"Building the index {self._name} ({phase}{percent}). Loads and queries continue."
-            f"{waiting}"
-        )
+def _progress_line(engine: Engine, pid: int, name: str) -> str:
+    """Return a line about the build of an index by the session `pid`."""
+    with engine.connect() as connection:
+        found = connection.execute(_QUERIES["progress"], {"pid": pid}).first()
+    percent = "" if found is None or found.percent is None else f", {found.percent} %"
+    phase = found.phase if found else "starting"
+    waits = blockers(engine, pid)
+    waiting = f" It waits for {waits[0]} to end its transaction." if waits else ""
+    return f"Building the index {name} ({phase}{percent}). Loads and queries continue.{waiting}"

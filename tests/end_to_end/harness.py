@@ -9,13 +9,18 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from datetime import time as time_of_day
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import psutil
 import psycopg
 from paths import ROOT
 from waiting import wait_until
 
+from magnetis_dagster.dagster_support.webserver_client import DagsterApi
 from magnetis_dagster.dev.home import free_port
 
 
@@ -145,6 +150,37 @@ class Dev:
 
 
 Start = Callable[..., Dev]
+
+
+def backfill_status(api: DagsterApi, backfill: str) -> str:
+    answer = api.ask(
+        "query($id: String!) { partitionBackfillOrError(backfillId: $id) "
+        "{ ... on PartitionBackfill { status } } }",
+        id=backfill,
+    )
+    return str(answer["partitionBackfillOrError"]["status"])
+
+
+def runs_of(api: DagsterApi, backfill: str) -> list[dict[str, Any]]:
+    """Return id, status and tags of each run of the backfill."""
+    found = api.ask(
+        "query($id: String!) { runsOrError("
+        'filter: {tags: [{key: "dagster/backfill", value: $id}]}) '
+        "{ ... on Runs { results { runId status tags { key value } } } } }",
+        id=backfill,
+    )["runsOrError"]["results"]
+    return list(found)
+
+
+def move_clock(dev: Dev, day: date) -> None:
+    """Set every process's clock to 10:00 in Paris on `day`, with complete reserved shares."""
+    target = datetime.combine(day, time_of_day(10), ZoneInfo("Europe/Paris"))
+    shift = (target - datetime.now(UTC)).total_seconds()
+    with psycopg.connect(dev.database_url) as connection:
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz "  # type: ignore[arg-type]
+            f"LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp() + make_interval(secs => {shift})'"
+        )
 
 
 def starter(home: Path) -> tuple[Start, Callable[[], None]]:

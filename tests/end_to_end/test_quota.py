@@ -6,12 +6,11 @@ test moves the database's clock to change the day. The steps poll every 2 s.
 
 import signal
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-import psycopg
 import pytest
-from harness import Dev, Start
+from harness import Dev, Start, backfill_status, move_clock, runs_of
 
 from magnetis_dagster.dagster_support.webserver_client import ENDED, DagsterApi, asset_key
 from magnetis_dagster.dev.load import TAGS
@@ -54,17 +53,6 @@ def environment(sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
     }
 
 
-def move_clock(dev: Dev, day: date) -> None:
-    """Set every process's clock to 10:00 on `day`, with complete reserved shares."""
-    target = datetime.combine(day, time(10), PARIS)
-    shift = (target - datetime.now(UTC)).total_seconds()
-    with psycopg.connect(dev.database_url) as connection:
-        connection.execute(
-            "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz "  # type: ignore[arg-type]
-            f"LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp() + make_interval(secs => {shift})'"
-        )
-
-
 def spent(dev: Dev, lane: str) -> int:
     return int(
         str(dev.query(f"SELECT count(*) FROM magnetis_ops.api_calls WHERE lane = '{lane}'")[0][0])
@@ -74,25 +62,6 @@ def spent(dev: Dev, lane: str) -> int:
 def final_status(dev: Dev, api: DagsterApi, run: str) -> str:
     dev.wait_until(lambda: api.news(run).status in ENDED, f"run {run} ends")
     return api.news(run).status
-
-
-def runs_of(api: DagsterApi, backfill: str) -> list[dict[str, str]]:
-    found = api.ask(
-        "query($id: String!) { runsOrError("
-        'filter: {tags: [{key: "dagster/backfill", value: $id}]}) '
-        "{ ... on Runs { results { runId status } } } }",
-        id=backfill,
-    )["runsOrError"]["results"]
-    return list(found)
-
-
-def backfill_status(api: DagsterApi, backfill: str) -> str:
-    answer = api.ask(
-        "query($id: String!) { partitionBackfillOrError(backfillId: $id) "
-        "{ ... on PartitionBackfill { status } } }",
-        id=backfill,
-    )
-    return str(answer["partitionBackfillOrError"]["status"])
 
 
 @pytest.mark.timeout(800)

@@ -6,12 +6,11 @@ Two of them finish, although one is out of quota and the key of another is refus
 import json
 import signal
 from collections.abc import Iterator
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-import psycopg
 import pytest
-from harness import Dev, Start
+from harness import Dev, Start, backfill_status, move_clock, runs_of
 from sandbox_rows import expected_rows
 
 from magnetis_dagster.dagster_support.webserver_client import ENDED, DagsterApi
@@ -94,35 +93,6 @@ def backfill(api: DagsterApi) -> str:
     return api.launch_backfill(ranges, title="all days", description="", tags={})
 
 
-def status(api: DagsterApi, backfill_id: str) -> str:
-    answer = api.ask(
-        "query($id: String!) { partitionBackfillOrError(backfillId: $id) "
-        "{ ... on PartitionBackfill { status } } }",
-        id=backfill_id,
-    )
-    return str(answer["partitionBackfillOrError"]["status"])
-
-
-def runs(api: DagsterApi, backfill_id: str) -> list[dict[str, object]]:
-    found = api.ask(
-        "query($id: String!) { runsOrError("
-        'filter: {tags: [{key: "dagster/backfill", value: $id}]}) '
-        "{ ... on Runs { results { runId status tags { key value } } } } }",
-        id=backfill_id,
-    )["runsOrError"]["results"]
-    return list(found)
-
-
-def next_day(dev: Dev, days: int) -> None:
-    target = datetime.combine(TODAY + timedelta(days=days), time(10), PARIS)
-    shift = (target - datetime.now(UTC)).total_seconds()
-    with psycopg.connect(dev.database_url) as connection:
-        connection.execute(
-            "CREATE OR REPLACE FUNCTION magnetis_ops.now() RETURNS timestamptz "  # type: ignore[arg-type]
-            f"LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp() + make_interval(secs => {shift})'"
-        )
-
-
 def counted(dev: Dev, statement: str) -> dict[str, int]:
     return {str(name): int(str(number)) for name, number in dev.query(statement)}
 
@@ -143,13 +113,13 @@ def test_each_connection_loads_its_own_rows_within_its_own_quota(
     for name in ("org", "nord"):
         api = apis[name]
         dev.wait_until(
-            lambda api=api, name=name: status(api, backfills[name]) == "COMPLETED_SUCCESS",
+            lambda api=api, name=name: backfill_status(api, backfills[name]) == "COMPLETED_SUCCESS",
             f"the backfill of {name} ends",
         )
     # the others finish although one waits for quota and the key of another is refused
-    assert status(apis["petit"], backfills["petit"]) == "REQUESTED"
+    assert backfill_status(apis["petit"], backfills["petit"]) == "REQUESTED"
     dev.wait_until(
-        lambda: status(apis["refused"], backfills["refused"]) == "COMPLETED_FAILED",
+        lambda: backfill_status(apis["refused"], backfills["refused"]) == "COMPLETED_FAILED",
         "the backfill with the refused key fails",
     )
     for name, run in snapshots.items():
@@ -157,25 +127,25 @@ def test_each_connection_loads_its_own_rows_within_its_own_quota(
         dev.wait_until(lambda api=api, run=run: api.news(run).status in ENDED, f"{name}: snapshots")
         assert api.news(run).status == ("FAILURE" if name == "refused" else "SUCCESS")
     for name in KEYS:
-        for run in runs(apis[name], backfills[name]):
-            assert {"key": "magnetis/backfill", "value": name} in run["tags"]  # type: ignore[operator]
+        for run in runs_of(apis[name], backfills[name]):
+            assert {"key": "magnetis/backfill", "value": name} in run["tags"]
 
     days = 0
-    while status(apis["petit"], backfills["petit"]) == "REQUESTED":
+    while backfill_status(apis["petit"], backfills["petit"]) == "REQUESTED":
         days += 1
         assert days < 12, "the backfill makes no progress"
         before = dev.query("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane = 'backfill'")
-        next_day(dev, days)
+        move_clock(dev, TODAY + timedelta(days=days))
         dev.wait_until(
             lambda before=before: (
                 dev.query("SELECT count(*) FROM magnetis_ops.api_calls WHERE lane = 'backfill'")
                 > before
-                or status(apis["petit"], backfills["petit"]) != "REQUESTED"
+                or backfill_status(apis["petit"], backfills["petit"]) != "REQUESTED"
             ),
             "the next day's calls are spent, or the backfill ends",
             120,
         )
-    assert status(apis["petit"], backfills["petit"]) == "COMPLETED_SUCCESS"
+    assert backfill_status(apis["petit"], backfills["petit"]) == "COMPLETED_SUCCESS"
 
     for collection in (*EVENTS, *SNAPSHOTS):
         days_ = f"AND day BETWEEN '{FIRST}' AND '{LAST}'" if collection in EVENTS else ""

@@ -10,7 +10,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -299,8 +298,6 @@ def test_an_early_stop_leaves_no_process(start: Start, number: signal.Signals, s
             lambda: len(dev.dagster_commands()) >= 3,
             "dagster dev, its code server and its child process run",
         )
-    started = time.monotonic()
     assert dev.end(number, 60) == 128 + number, dev.output
-    assert time.monotonic() - started < 20
     assert "Traceback" not in dev.output
     assert dev.remaining() == []

@@ -2,7 +2,7 @@
 
 import logging
 import socket
-import time
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -42,10 +42,9 @@ def test_every_other_response_is_a_failure_and_no_redirect_is_followed(
 
 
 def test_a_message_without_a_timely_response_may_be_delivered(hook: Chat) -> None:
-    hook.seconds = 1.5
-    began = time.monotonic()
+    hook.seconds = 60
     failed = failure(hook.url, seconds=0.3)
-    assert time.monotonic() - began < 1.0
+    assert hook.accepted == [], "the client waited for the response"
     assert str(failed) in {"ReadTimeout", "TimeoutError"}
     assert failed.perhaps_delivered
 
@@ -59,10 +58,12 @@ def test_a_message_with_a_lost_connection_may_be_delivered(hook: Chat) -> None:
 def test_a_silent_name_server_does_not_exceed_the_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1.5))
-    began = time.monotonic()
-    assert str(failure(f"https://hooks.invalid/{TOKEN}", seconds=0.2)) == "TimeoutError"
-    assert time.monotonic() - began < 1.0
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(60))
+    try:
+        assert str(failure(f"https://hooks.invalid/{TOKEN}", seconds=0.2)) == "TimeoutError"
+    finally:
+        released.set()
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,10 @@ def test_the_scaffolder_writes_no_secret(tmp_path: Path) -> None:
         },
         "requirements": {"env": ["KEY_NORD"]},
     }
+    params.connection = "1nord"
+    with pytest.raises(ValueError, match="not a digit first"):
+        MagnetisScaffolder().scaffold(request)
+    params.connection = None
     params.key_env = f"{SECRET}!"
     with pytest.raises(ValueError, match="expected the name of a variable") as caught:
         MagnetisScaffolder().scaffold(request)

@@ -115,7 +115,7 @@ def test_loads_and_queries_proceed_between_the_attempts(
     with psycopg.connect(database_url) as analyst:
         analyst.execute("SELECT 1 FROM magnetis.calls LIMIT 1")
         migration.start()
-        assert first_attempt.wait(10)
+        assert first_attempt.wait(60)
         api.rows["/calls"] = [call(1, "2025-03-27 10:00:00")]
         with ingestion(engine, catalogue, api.url) as running:
             [window] = running.read_days(catalogue["calls"], [date(2025, 3, 27)])

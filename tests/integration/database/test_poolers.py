@@ -77,7 +77,7 @@ def start_pooler(empty_database_url: str, tmp_path: Path) -> Iterator[Callable[.
     yield start
     for process in processes:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.fixture

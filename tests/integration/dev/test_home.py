@@ -109,6 +109,22 @@ def test_the_package_contains_the_project_files_of_the_repository() -> None:
         assert path.read_bytes() == (ROOT / path.name).read_bytes(), f"copy {path.name} to {path}"
 
 
+def test_one_process_reserves_the_port_of_the_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    first = dev_home.claim_sandbox_port(8250)
+    assert first is not None
+    assert dev_home.claim_sandbox_port(8250) is None
+    other = dev_home.claim_sandbox_port(8251)
+    assert other is not None
+    os.close(other)
+    os.close(first)
+    again = dev_home.claim_sandbox_port(8250)
+    assert again is not None
+    os.close(again)
+
+
 def test_dagsters_home_gets_the_current_dagster_yaml(tmp_path: Path) -> None:
     source = tmp_path / "dagster.yaml"
     for text in ("telemetry: {enabled: false}", "{}"):

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 from sqlalchemy import Engine, text
+from waiting import wait_until
 from windows import load_window
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
@@ -346,16 +347,13 @@ def test_a_transaction_that_writes_delays_the_upgrade_and_loses_no_row(
     results: list[bool] = []
     ended = threading.Event()
     written: list[int] = []
-    slowest = [0.0]
 
     def write_and_read() -> None:
         with psycopg.connect(empty_database_url, autocommit=True) as connection:
             number = 0
             while not ended.is_set():
-                begun = time.monotonic()
                 connection.execute(insert, (f"new {number}",))
                 connection.execute("SELECT count(*) FROM magnetis.calls").fetchone()
-                slowest[0] = max(slowest[0], time.monotonic() - begun)
                 written.append(number)
                 number += 1
 
@@ -375,6 +373,8 @@ def test_a_transaction_that_writes_delays_the_upgrade_and_loses_no_row(
             thread.start()
         time.sleep(2)
         assert all(thread.is_alive() for thread in threads)
+        before = len(written)
+        wait_until(lambda: len(written) > before, "writers continue while the upgrade waits")
         merge.commit()
     for thread in threads:
         thread.join(60)
@@ -383,12 +383,9 @@ def test_a_transaction_that_writes_delays_the_upgrade_and_loses_no_row(
     second.dispose()
     assert sorted(results) == [False, True], "two processes do not wait for each other"
     require_new_layout(old, catalogue)
-    assert written
     assert fetch(old, "SELECT count(*) FROM magnetis.calls WHERE connection = 'magnetis'") == [
         (500 + len(written) + 1,)
     ]
-    # at most one attempt to lock the table, and its change
-    assert slowest[0] < 3
 
 
 def test_an_index_of_an_overlay_is_built_without_blocking_writers(
