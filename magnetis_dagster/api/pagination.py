@@ -69,6 +69,15 @@ class Pagination:
         return self._first.total if self._first else None
 
     @property
+    def credible_total(self) -> int | None:
+        """The total; None if page 1 announces none, or if later pages prove it too low.
+
+        Some servers announce the rows of the page as the total.
+        """
+        is_disproved = self._rows_beyond and self.rows > (self.total or 0)
+        return None if is_disproved else self.total
+
+    @property
     def has_gap(self) -> bool:
         """Whether an announced page was empty or repeated page 1.
 
@@ -95,11 +104,11 @@ class Pagination:
     def has_unproved_end(self) -> bool:
         """Whether only the absence of another page suggests that the list is complete.
 
-        Without a total, a list that ends with a full page may be truncated: by a server that serves
-        no deeper page, ignores `page`, or limits a search.
+        Without a credible total, a list that ends with a full page may be truncated: by a server
+        that serves no deeper page, ignores `page`, or limits a search.
         """
         first = self._first
-        if first is None or self.total is not None or not self._sizes:
+        if first is None or self.credible_total is not None or not self._sizes:
             return False
         rows = self._sizes[self.last_page_with_rows]
         if self.last_page_with_rows > 1:

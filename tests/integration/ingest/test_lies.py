@@ -177,6 +177,16 @@ def test_each_lie_alone(
     assert len(api.requests) <= 4 * (len(truth) // 10 + len(counts)) + 60
 
 
+def test_a_total_that_later_pages_disprove_hides_no_cap(
+    api: SmallApi, open_ingestion: Open, catalogue: Catalogue, engine: Engine
+) -> None:
+    truth = truth_of([40, 40])
+    lies = "caps a search, oldest first", "announces the page's rows as the total"
+    LyingApi(api, truth, lies, cap=60)
+    load(open_ingestion, catalogue, [DAY, DAY + timedelta(days=1)], "lied to")
+    assert wrong_days(engine, truth) == {}
+
+
 @pytest.mark.parametrize("lie", [lie for lie in LIES if lie.startswith("shortens")])
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 7])
 def test_a_window_that_loses_only_hours_is_found(
