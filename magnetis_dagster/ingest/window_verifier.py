@@ -134,7 +134,7 @@ class WindowVerifier:
         Only if the API announced no credible total, and the window can be divided.
         """
         is_divisible = self._is_filtered and len(self._window.days) > 1
-        if is_divisible and pagination.credible_total is None and looks_chosen(rows):
+        if is_divisible and pagination.credible_total(rows) is None and looks_chosen(rows):
             raise ImplausibleResponse(
                 f"The API announced no credible total and returned {rows} rows, which looks like a "
                 "cap."
@@ -192,7 +192,7 @@ class WindowVerifier:
         rows. A cut list sorted by time lacks rows at one end, an unsorted one at both.
         """
         if (
-            not pages.pagination.has_unproved_end
+            not pages.pagination.has_unproved_end(staging.row_counts.received)
             or not self._is_filtered
             or not self._collection.is_events
         ):
