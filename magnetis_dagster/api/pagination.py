@@ -91,15 +91,14 @@ class Pagination:
         """Rows on page 1."""
         return self._sizes.get(1, 0)
 
-    @property
-    def has_unproved_end(self) -> bool:
-        """Whether only the absence of another page suggests that the list is complete.
+    def has_unproved_end(self, distinct: int) -> bool:
+        """Return whether only the absence of another page suggests that the list is complete.
 
-        Without a total, a list that ends with a full page may be truncated: by a server that serves
-        no deeper page, ignores `page`, or limits a search.
+        Without a credible total, a list that ends with a full page may be truncated: by a server
+        that serves no deeper page, ignores `page`, or limits a search.
         """
         first = self._first
-        if first is None or self.total is not None or not self._sizes:
+        if first is None or self.credible_total(distinct) is not None or not self._sizes:
             return False
         rows = self._sizes[self.last_page_with_rows]
         if self.last_page_with_rows > 1:
@@ -192,11 +191,18 @@ class Pagination:
     def announced_rows(self, distinct: int) -> int:
         """Return the announced rows of the list.
 
-        Returns `distinct` if no total is announced, or if the rows prove the total too low.
+        Returns `distinct` if there is no credible total.
         """
-        if self.total is None or (self._rows_beyond and distinct > self.total):
-            return distinct
-        return self.total
+        total = self.credible_total(distinct)
+        return distinct if total is None else total
+
+    def credible_total(self, distinct: int) -> int | None:
+        """Return the total; None if page 1 announces none, or if later pages prove it too low.
+
+        Some servers announce the rows of the page as the total.
+        """
+        is_disproved = self.total is not None and self._rows_beyond and distinct > self.total
+        return None if is_disproved else self.total
 
 
 def _pages_announced(first: Page) -> int:

@@ -131,12 +131,13 @@ class WindowVerifier:
     def verify_row_count(self, pagination: Pagination, rows: int) -> None:
         """Raise ImplausibleResponse for a row count that looks like a cap.
 
-        Only if the API announced no total, and the window can be divided.
+        Only if the API announced no credible total, and the window can be divided.
         """
         is_divisible = self._is_filtered and len(self._window.days) > 1
-        if is_divisible and pagination.total is None and looks_chosen(rows):
+        if is_divisible and pagination.credible_total(rows) is None and looks_chosen(rows):
             raise ImplausibleResponse(
-                f"The API announced no total and returned {rows} rows, which looks like a cap."
+                f"The API announced no credible total and returned {rows} rows, which looks like a "
+                "cap."
             )
 
     async def verify_edges(self, staging: Staging, tally: RowCounts) -> None:
@@ -191,7 +192,7 @@ class WindowVerifier:
         rows. A cut list sorted by time lacks rows at one end, an unsorted one at both.
         """
         if (
-            not pages.pagination.has_unproved_end
+            not pages.pagination.has_unproved_end(staging.row_counts.received)
             or not self._is_filtered
             or not self._collection.is_events
         ):
@@ -205,8 +206,8 @@ class WindowVerifier:
             page = await self._request(parameters=self._parameters(*part))
             if await asyncio.to_thread(staging.lacks, page.rows, self._window.days):
                 return (
-                    "the API announced no total, and a search within the window has rows that its "
-                    "pages lack"
+                    "the API announced no credible total, and a search within the window has rows "
+                    "that its pages lack"
                 )
         return None
 

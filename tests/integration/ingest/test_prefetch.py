@@ -80,7 +80,7 @@ def test_the_next_window_starts_before_all_pages_of_the_current_one_are_requeste
         # both requests in flight: pages 4 and 5 are charged and wait, page 6 is not claimed yet
         if of(request) in {("03", 2), ("03", 3)}:
             # an assertion here would be answered as a 500, which is retried
-            waited.append(next_one.wait(2.0))
+            waited.append(next_one.wait(20))
 
     monkeypatch.setattr(RangeReader, "_start", observed_start)
     api.respond = respond
@@ -208,7 +208,7 @@ def test_a_caller_that_leaves_early_leaves_no_open_session(
     api: SmallApi, open_ingestion: Open, query: Any
 ) -> None:
     left = threading.Event()
-    api.respond = lambda request: left.wait(1) and None if of(request)[0] == "07" else None
+    api.respond = lambda request: left.wait(20) and None if of(request)[0] == "07" else None
     with open_ingestion(chunk_rows=500) as ingestion:
         results = ingestion.read_days(ingestion._parts.warehouse.catalogue["calls"], DAYS)
         assert next(results).received == 490

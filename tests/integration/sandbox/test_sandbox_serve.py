@@ -50,8 +50,8 @@ def serving(
         program.stdout.close()
 
 
-def all_ended(processes: list[psutil.Process], seconds: float) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
+def all_ended(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=60)
     return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -94,7 +94,7 @@ def test_a_signal_ends_all_processes_and_frees_the_port(
         assert idle.get(f"{url}/accounts").status_code == 200
         program.send_signal(number)
         assert program.wait(60) == 0
-        assert all_ended(processes, 1)
+        assert all_ended(processes)
         assert is_free(url)
         assert program.stdout is not None
         assert program.stdout.read() == "ended\n"
@@ -104,7 +104,7 @@ def test_a_signal_to_the_process_group_like_ctrl_c_ends_all_processes() -> None:
     with serving() as (program, url, processes):
         os.killpg(program.pid, signal.SIGINT)
         assert program.wait(60) == 0
-        assert all_ended(processes, 1)
+        assert all_ended(processes)
         assert is_free(url)
 
 
@@ -119,14 +119,14 @@ def test_requests_in_flight_do_not_delay_the_end() -> None:
             time.sleep(0.2)
             program.terminate()
             assert program.wait(60) == 0
-        assert all_ended(processes, 1)
+        assert all_ended(processes)
 
 
 def test_workers_end_if_the_first_process_is_killed() -> None:
     with serving() as (program, url, processes):
         program.kill()
         program.wait(60)
-        assert all_ended(processes, 5)
+        assert all_ended(processes)
         assert is_free(url)
 
 
