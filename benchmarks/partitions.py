@@ -44,6 +44,10 @@ from sqlalchemy import TextClause, text
 
 from magnetis_dagster.catalog import Collection, load_catalogue
 from magnetis_dagster.database import connect, embedded
+from magnetis_dagster.privacy.caller_key import PrivacyKeys
+from magnetis_dagster.privacy.key_file import generate_key
+from magnetis_dagster.privacy.plan import build_plan
+from magnetis_dagster.privacy.protection import Protection
 from magnetis_dagster.warehouse import merge as program
 from magnetis_dagster.warehouse.merge import MergeResult, WindowFacts
 from magnetis_dagster.warehouse.merge_queries import merge_queries
@@ -241,8 +245,16 @@ class Table:
         self._engine = connect(self._url)
         catalogue = load_catalogue()
         self.calls = catalogue["calls"]
+        plan = build_plan(None, "", catalogue)
+        protection = Protection(plan, PrivacyKeys.parse(generate_key()))
         self._warehouse = Warehouse(
-            self._engine, catalogue, response_zone=ZONE, partition_zone=ZONE
+            self._engine,
+            catalogue,
+            response_zone=ZONE,
+            partition_zone=ZONE,
+            protection=Protection(
+                build_plan(None, "", catalogue), PrivacyKeys.parse(generate_key())
+            ),
         )
         self._warehouse.prepare()
         self._db = psycopg.connect(self._url, autocommit=True)

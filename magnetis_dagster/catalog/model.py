@@ -25,6 +25,7 @@ STANDARD_COLUMNS = frozenset(
     {"connection", "id", "account_id", "payload"}
     | {"first_seen_at", "last_seen_at", "changed_at", "deleted_at"}
     | {"occurred_at", "day", "valid_from", "valid_to"}
+    | {"masked", "payload_masked", "mentioned_keys"}
     | {"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}  # PostgreSQL's system columns
 )
 ACCOUNT_PATHS = ("account.id", "account_id")
@@ -271,6 +272,11 @@ class Collection(Declaration):
                 f"column names {sorted(taken)} are reserved in every table; choose other names, or "
                 "declare their source: id_paths, account_paths or time_fields"
             )
+        if taken := frozenset(self.key_columns.values()) & self.columns.keys():
+            raise ValueError(
+                f"column names {sorted(taken)} are reserved for the caller keys of other columns; "
+                "choose other names"
+            )
         return self
 
     @model_validator(mode="after")
@@ -296,6 +302,18 @@ class Collection(Declaration):
     def indexed(self) -> frozenset[str]:
         """The indexed columns."""
         return frozenset(name for columns in self.indexes for name in columns)
+
+    @property
+    def key_columns(self) -> dict[str, str]:
+        """Column with phone numbers or addresses to the name of the column for their caller keys.
+
+        `caller_key` belongs to `caller_number`.
+        """
+        return {
+            name: f"{name.removesuffix('_number')}_key"
+            for name, column in self.columns.items()
+            if column.contains and column.type is ColumnType.TEXT
+        }
 
     @property
     def key_paths(self) -> frozenset[str]:

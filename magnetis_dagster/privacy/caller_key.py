@@ -70,6 +70,11 @@ class PrivacyKeys:
         """The id of the secret that new keys use."""
         return self.ids[0]
 
+    @property
+    def digest_secret(self) -> bytes:
+        """A secret for digests of rows, derived from the active one."""
+        return self._compute("", "digest", "")[0].encode()
+
     def of_phone(self, connection: str, e164: str) -> tuple[str, ...]:
         """Return the caller keys of a number in E.164: one per secret, the active one first."""
         return self._compute(connection, "phone", e164)
@@ -77,6 +82,11 @@ class PrivacyKeys:
     def of_email(self, connection: str, address: str) -> tuple[str, ...]:
         """Return the keys of an address from `read_email`: one per secret, the active one first."""
         return self._compute(connection, "email", address)
+
+    def proofs(self) -> dict[str, str]:
+        """Return by id a text that shows whether a secret is the same; never the secret."""
+        computed = self._compute("", "proof", "")
+        return dict(zip(self.ids, computed, strict=True))
 
     def _compute(self, *parts: str) -> tuple[str, ...]:
         # each part with its length: no two lists of parts give the same message

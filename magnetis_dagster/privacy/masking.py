@@ -37,9 +37,10 @@ from magnetis_dagster.privacy.classification import (
     json_member,
 )
 from magnetis_dagster.privacy.person_keys import PersonKey, PersonKeys
+from magnetis_dagster.privacy.person_search import PersonSearch
 from magnetis_dagster.privacy.phone import PhoneKind
 from magnetis_dagster.privacy.plan import CLASSES, CollectionPlan, Treatment
-from magnetis_dagster.privacy.value_masking import NO_PERSON, Classes, ValueMasker, collect_texts
+from magnetis_dagster.privacy.value_masking import NO_PERSON, Classes, ValueMasker
 
 _ALL: Classes = frozenset(CLASSES)
 _NO_CLASSES: Classes = frozenset()
@@ -60,11 +61,6 @@ _NAMING = frozenset(
 """Classes whose values are searched in other texts of the row."""
 _SHORTEST_NAME = 4
 """Characters of a masked text that is searched in other texts."""
-
-
-def key_column(column: str) -> str:
-    """Return the name for the caller key of a column: `caller_key` for `caller_number`."""
-    return f"{column.removesuffix('_number')}_key"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -98,6 +94,22 @@ class MaskedRow:
     itself."""
     unparsable: tuple[str, ...] = ()
     """Columns with a text that is no phone number or address, although it should be one."""
+    is_withheld: bool = False
+    """Whether the received row contains a value that may not be stored anywhere: of an erased
+    person, or of a class that is hashed or dropped on arrival."""
+    mentions: tuple[str, ...] = ()
+    """Sorted caller keys, of the active secret, of persons in personal texts that have no column
+    for a caller key, such as a number in a free text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cutoffs:
+    """The last days that are old enough to be masked, ascending."""
+
+    by_row: list[date]
+    """Of rules that count from the row."""
+    by_contact: list[date]
+    """Of rules that count from the last contact of the same person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +154,44 @@ class RowMasker:
             if not is_kept(name, column, self._classes[name])
         }
         self._naming = [(name, each) for name, each in self._classes.items() if each in _NAMING]
+        classes = self._root.classes | {PersonalData.UNCLASSIFIED}
+        self._never_clear = {
+            name
+            for name, rule in plan.rules.items()
+            if rule.on_arrival is not Treatment.CLEAR and name in classes
+        }
         self._due = lru_cache(10_000)(self._compute_due)
+        self._search = PersonSearch(self._root, self._changeable, persons)
+
+    @property
+    def stores_less(self) -> bool:
+        """Whether the plan hashes or drops a class of this collection on arrival."""
+        return bool(self._never_clear)
+
+    def cutoffs(self, today: date) -> Cutoffs:
+        """Return the last days that are old enough on `today`."""
+        ages = [rule.mask_after for rule in self._plan.rules.values()]
+        by_row: set[date] = set()
+        by_contact: set[date] = set()
+        for age in filter(None, [*ages, self._plan.payload.mask_after]):
+            (by_contact if age.since_last_contact else by_row).add(age.cutoff(today))
+        return Cutoffs(sorted(by_row), sorted(by_contact))
+
+    def contact_keys(self, row: Row) -> set[str]:
+        """Return the caller keys, of all secrets, of the caller or contact of a row."""
+        persons, _ = self._identify(row)
+        return {
+            key
+            for name, person in persons.items()
+            if self._classes[name] in CONTACT_SIDE
+            for key in person.accepted
+        }
+
+    def persons_in(self, row: Row) -> Set[str]:
+        """Return all caller keys, of all secrets, of the numbers and addresses in a row."""
+        persons, _ = self._identify(row)
+        found, _ = self._search.search(row)
+        return {*found, *(key for person in persons.values() for key in person.accepted)}
 
     def mask(
         self,
@@ -161,6 +210,7 @@ class RowMasker:
         """
         due = self._due(today, row_day, last_contact)
         persons, unparsable = self._identify(row)
+        found, mentioned = self._search.search(row)
         permanent = row.masked | due.dropped
         payload_masked = row.payload_masked | (_ALL if due.payload else _NO_CLASSES)
         if suppressed and any(
@@ -173,11 +223,14 @@ class RowMasker:
             permanent |= CONTACT_SIDE
         dropped = permanent | due.never_stored
         hidden = dropped | due.hashed
-        if not suppressed or not self._mentions_any(row, suppressed):
+        if found.isdisjoint(suppressed):
             keys = self._remaining_keys(persons, dropped, suppressed)
             if not hidden and not payload_masked:
                 # most rows
-                return MaskedRow(Row(row.columns, row.payload, keys), unparsable=unparsable)
+                mentions = self._own_mentions(mentioned, persons) if mentioned else ()
+                return MaskedRow(
+                    Row(row.columns, row.payload, keys), unparsable=unparsable, mentions=mentions
+                )
             values = ValueMasker(self._persons, _NOBODY)
             values.begin(hidden, [], _NOBODY)
             columns = self._mask_columns(row.columns, values)
@@ -185,7 +238,7 @@ class RowMasker:
             payload = values.mask(row.payload, self._root, PersonalData.UNCLASSIFIED)
             if not self._may_mention(row, persons, hidden | payload_masked, columns, payload):
                 masked = Row(columns, payload, keys, permanent, payload_masked - permanent)
-                return MaskedRow(masked, frozenset(values.changed), unparsable)
+                return self._result(masked, values, persons, unparsable, suppressed=False)
         return self._mask_mentions(
             row, due, persons, permanent, payload_masked, suppressed, unparsable
         )
@@ -221,7 +274,29 @@ class RowMasker:
                 break
             payload_masked |= values.hits
         masked = Row(columns, payload, keys, permanent, payload_masked - permanent)
-        return MaskedRow(masked, frozenset(values.changed), unparsable)
+        is_suppressed = not self._search.search(row)[0].isdisjoint(suppressed)
+        return self._result(masked, values, persons, unparsable, suppressed=is_suppressed)
+
+    def _result(
+        self,
+        masked: Row,
+        values: ValueMasker,
+        persons: Mapping[str, PersonKey],
+        unparsable: tuple[str, ...],
+        *,
+        suppressed: bool,
+    ) -> MaskedRow:
+        _, mentioned = self._search.search(masked)
+        mentions = self._own_mentions(mentioned, persons)
+        is_withheld = suppressed or not self._never_clear.isdisjoint(values.changed)
+        return MaskedRow(masked, frozenset(values.changed), unparsable, is_withheld, mentions)
+
+    def _own_mentions(
+        self, mentioned: Set[str], persons: Mapping[str, PersonKey]
+    ) -> tuple[str, ...]:
+        """Return the mentioned keys of the active secret that no column of the row contains."""
+        own = {key for person in persons.values() for key in person.accepted}
+        return tuple(sorted(filter(self._persons.is_active, mentioned - own)))
 
     def _may_mention(
         self,
@@ -258,16 +333,6 @@ class RowMasker:
             if len(number) < _TAIL or number[-_TAIL:].encode() in digits:
                 return True
         return any(name in text or '"' in name or "\\" in name for name in names)
-
-    def _mentions_any(self, row: Row, suppressed: Set[str]) -> bool:
-        """Return whether a text of the row contains the number or address of these persons."""
-        texts: list[str] = []
-        collect_texts(row.payload, self._root, texts)
-        # the payload contains what the columns contain, unless it was masked
-        for name in self._changeable if row.payload_masked else self.identified:
-            collect_texts(row.columns.get(name), None, texts)
-        persons_in = self._persons.persons_in
-        return any(not suppressed.isdisjoint(persons_in(text)) for text in texts)
 
     def _compute_due(self, today: date, row_day: date | None, last_contact: date | None) -> _Due:
         contact = max(filter(None, (row_day, last_contact)), default=None)

@@ -10,8 +10,9 @@ from magnetis_dagster.privacy.caller_key import PrivacyKeys, read_email
 from magnetis_dagster.privacy.phone import PhoneKind, PhoneReader
 
 _EMAIL = re.compile(r"[^\s@<>\"'(),;:]{1,200}@[^\s@<>\"'(),;:?/&]{1,200}")
-_RUN = re.compile(r"\d(?:[\W_]{0,4}\d){6,199}")
-"""Seven digits or more of any script, with any separators between them."""
+_RUN = re.compile(r"\d(?:[\W_]{0,4}\d){8,199}")
+"""Nine digits or more of any script, with any separators between them."""
+_NUMBER = re.compile(r"\+?[0-9]{9,15}")
 _SIGN = re.compile(r"[+＋﹢⁺][\W_]{0,2}\Z")
 _GROUP = re.compile(r"\d+")
 _PLUS_SIGNS = "+＋﹢⁺"
@@ -56,6 +57,7 @@ class PersonKeys:
     ) -> None:
         self.connection = connection
         self._keys = keys
+        self._active = f"k{keys.active}:"
         # the cache of keys contains the results of the reader
         self._phones = phones or PhoneReader(cached=0)
         cache: Callable[..., Callable[..., PersonKey]] = lru_cache(cached)
@@ -76,8 +78,15 @@ class PersonKeys:
             return _EMPTY
         return self._email(received) if isinstance(received, str) else _NO_ADDRESS
 
+    def is_active(self, key: str) -> bool:
+        """Return whether a key belongs to the active secret."""
+        return key.startswith(self._active)
+
     def persons_in(self, text: str) -> frozenset[str]:
         """Return all keys of the phone numbers and addresses in a text, in any spelling."""
+        if _NUMBER.fullmatch(text):
+            # most texts with a number are nothing else
+            return frozenset(self._phone(text).accepted)
         if "@" in text or "＠" in text or (len(text) >= _DIGITS.start and _RUN.search(text)):
             return self._persons(text)
         return _NOBODY

@@ -9,7 +9,7 @@ from typing import Any
 from magnetis_dagster.catalog import Contents, PersonalData
 from magnetis_dagster.catalog.conversions import as_text
 from magnetis_dagster.catalog.row_parser import mask_name
-from magnetis_dagster.exact_json import Unparsed
+from magnetis_dagster.exact_json import Unparsed, dump_json
 from magnetis_dagster.privacy.classification import CONTACT_SIDE, Member
 from magnetis_dagster.privacy.person_keys import PersonKeys
 from magnetis_dagster.privacy.phone import PhoneKind
@@ -19,8 +19,8 @@ Classes = frozenset[PersonalData]
 NO_PERSON = frozenset({PhoneKind.WITHHELD, PhoneKind.SHORT_CODE})
 """Kinds of numbers that are never masked."""
 _NO_CLASSES: Classes = frozenset()
-_SHORTEST_NUMBER = 9
-"""Characters of a text that may contain a phone number; addresses contain an @."""
+DEEPEST = 50
+"""Levels of a row that are examined one by one. Deeper values count as one text."""
 _SCALARS = {str, int, float, bool}
 
 
@@ -32,6 +32,7 @@ class ValueMasker:
         """Classes of which a value was masked."""
         self._keys = keys
         self._suppressed = suppressed
+        self._level = 0
 
     def begin(self, hidden: Classes, names: list[str], own_keys: Set[str]) -> None:
         """Begin to mask columns or a payload.
@@ -61,20 +62,43 @@ class ValueMasker:
 
         `inherited`: the class of values that no declaration describes.
         """
+        if isinstance(value, dict | list):
+            if self._level > DEEPEST:
+                return self._mask_deep(value, member, inherited)
+            self._level += 1
+            try:
+                return self._mask_nested(value, member, inherited)
+            finally:
+                self._level -= 1
+        return self._mask_scalar(value, member, inherited)
+
+    def _mask_deep(self, value: Any, member: Member | None, inherited: PersonalData) -> Any:
+        """Mask a value as one text."""
+        data_class = _class_of(value, member, inherited)
+        if data_class in self.hidden:
+            self.changed.add(data_class)
+            return None
+        return None if self._mentions(dump_json(value), data_class) else value
+
+    def _mask_nested(self, value: Any, member: Member | None, inherited: PersonalData) -> Any:
         if isinstance(value, dict):
             is_leaf = member is not None and not member.below
             if is_leaf and self._is_hidden(value, member, inherited):
                 return None
             return self._mask_object(value, member, inherited)
-        if member is not None and member.data_class is None and not isinstance(value, list):
+        if self._is_hidden(value, member, inherited):
+            return None
+        data_class = _class_of(value, member, inherited)
+        elements = [self.mask(each, member, data_class) for each in value]
+        changed = any(new is not old for new, old in zip(elements, value, strict=True))
+        return elements if changed else value
+
+    def _mask_scalar(self, value: Any, member: Member | None, inherited: PersonalData) -> Any:
+        if member is not None and member.data_class is None:
             member, inherited = self._replace_object(value, member, inherited)
         if value is None or self._is_hidden(value, member, inherited):
             return None
         data_class = _class_of(value, member, inherited)
-        if isinstance(value, list):
-            elements = [self.mask(each, member, data_class) for each in value]
-            changed = any(new is not old for new, old in zip(elements, value, strict=True))
-            return elements if changed else value
         is_kept_value = member is not None and member.kept
         return None if not is_kept_value and self._mentions(value, data_class) else value
 
@@ -85,7 +109,7 @@ class ValueMasker:
 
         Otherwise it has the class of personal members of the object, if there are any.
         """
-        text = value if isinstance(value, str) else _digits(value)
+        text = value if isinstance(value, str) else number_text(value)
         if "id" in member.below and not (text and self._keys.persons_in(text)):
             return member.below["id"], inherited
         classes = [each.data_class for each in member.below.values() if each.data_class]
@@ -153,7 +177,7 @@ class ValueMasker:
         """Return whether a scalar contains a suppressed person, or a masked name or number."""
         if not self._searches:
             return False
-        text = value if isinstance(value, str) else _digits(value)
+        text = value if isinstance(value, str) else number_text(value)
         if text is None:
             return False
         found = self._keys.persons_in(text)
@@ -169,28 +193,6 @@ class ValueMasker:
         return True
 
 
-def collect_texts(value: Any, member: Member | None, texts: list[str]) -> None:
-    """Append the texts of a value, and the names of its members, that may contain a person."""
-    if isinstance(value, str):
-        if len(value) >= _SHORTEST_NUMBER or "@" in value:
-            texts.append(value)
-    elif isinstance(value, dict):
-        for name, below in value.items():
-            child = member.child(name) if member is not None else None
-            if child is None:
-                if len(name) >= _SHORTEST_NUMBER or "@" in name:
-                    texts.append(name)
-            elif child.kept and not isinstance(below, dict | list):
-                continue
-            if below is not None:
-                collect_texts(below, child, texts)
-    elif isinstance(value, list):
-        for each in value:
-            collect_texts(each, member, texts)
-    elif (text := _digits(value)) is not None:
-        texts.append(text)
-
-
 def _class_of(value: Any, member: Member | None, inherited: PersonalData) -> PersonalData:
     if member is None:
         return inherited
@@ -203,7 +205,7 @@ def _class_of(value: Any, member: Member | None, inherited: PersonalData) -> Per
     return data_class
 
 
-def _digits(value: Any) -> str | None:
+def number_text(value: Any) -> str | None:
     """Return the text of a number with at least seven digits, or of an unparsed value."""
     if isinstance(value, Unparsed):
         return value.text

@@ -13,6 +13,7 @@ from magnetis_dagster.warehouse.schema import (
     DATA_SCHEMA,
     declared_types,
     history_name,
+    privacy_types,
     tables_of,
     type_name,
 )
@@ -52,7 +53,8 @@ def compare_columns(connection: Connection, collection: Collection) -> Compariso
     """Compare the collection's tables with its declaration. Costs one query."""
     names = collection.name, history_name(collection)
     fixed = zip(names, _fixed_columns(collection.kind), strict=False)
-    declared = {table: columns | declared_types(collection) for table, columns in fixed}
+    own = declared_types(collection) | privacy_types(collection)
+    declared = {table: columns | own for table, columns in fixed}
     undeclared, disagreements = [], []
     found = connection.execute(_QUERIES["columns"], {"tables": list(declared)})
     for table, name, type_, plain in found:
@@ -77,7 +79,10 @@ def own_columns(connection: Connection, collection: Collection) -> dict[str, str
     return {
         name: type_
         for _, name, type_, plain in rows
-        if name in fixed or name in collection.columns or (plain and _DECLARABLE.fullmatch(name))
+        if name in fixed
+        or name in collection.columns
+        or name in collection.key_columns.values()
+        or (plain and _DECLARABLE.fullmatch(name))
     }
 
 

@@ -41,7 +41,7 @@ _LACKS = {
     "entities": set(_NAMES),
 }
 _OF_READS = {"first_seen_at", "last_seen_at", "changed_at"}
-_NOT_IN_VIEWS = {"payload", "deleted_at"}
+_NOT_IN_VIEWS = {"payload", "deleted_at", "masked", "payload_masked", "mentioned_keys"}
 _ORDER = [PersonalData.NONE, PersonalData.PSEUDONYM, PersonalData.PERSONAL]
 """Classes of personal data, the least personal one first."""
 
@@ -158,4 +158,6 @@ def _personal_data(collection: Collection, name: str) -> PersonalData:
     degrees = {each: column.personal_data.degree for each, column in collection.columns.items()}
     if name == "payload":
         return max(degrees.values(), key=_ORDER.index, default=PersonalData.NONE)
+    if name == "mentioned_keys" or name in collection.key_columns.values():
+        return PersonalData.PSEUDONYM
     return degrees.get(name, PersonalData.NONE)

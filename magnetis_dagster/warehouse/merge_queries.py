@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.volatile import column_sql, same_sql, volatile_columns
 from magnetis_dagster.warehouse.queries import Queries
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, history_name
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, history_name, privacy_types, staged_types
 
 _SEPARATOR = ",\n        "
 """One column per line, so that a column is one line in a comparison of statements."""
@@ -20,8 +20,9 @@ def merge_queries(collection: Collection, undeclared: Sequence[str] = ()) -> Que
     """
     moments = ["occurred_at", "day"] if collection.is_events else []
     typed = [f'"{name}"' for name in collection.columns]  # an overlay may call a column `order`
-    columns = ["account_id", "payload", *moments, *typed]
-    staged = ["account_id", "payload", *moments, *(f"c_{name}" for name in collection.columns)]
+    personal = list(privacy_types(collection))
+    columns = ["account_id", "payload", *moments, *typed, *personal]
+    staged = ["account_id", "payload", *moments, *staged_types(collection)]
     # A new payload clears an undeclared column: its value came from the old payload. With an equal
     # payload the value stays valid for another process that has an overlay which declares it.
     cleared = [
@@ -47,4 +48,6 @@ def _compared_columns(collection: Collection, moments: Sequence[str], row: str) 
     volatile = volatile_columns(collection)
     names = (name for name in collection.columns if name not in volatile)
     typed = (column_sql(collection, name, f'{row}."{name}"') for name in names)
-    return _SEPARATOR.join([*(f"{row}.{name}" for name in ["account_id", *moments]), *typed])
+    # a caller key differs after its secret was replaced
+    fixed = ["account_id", *moments, *privacy_types(collection)]
+    return _SEPARATOR.join([*(f"{row}.{name}" for name in fixed), *typed])

@@ -4,6 +4,7 @@ from typing import Any
 from zlib import crc32
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     Column,
@@ -26,7 +27,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
-from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
+from magnetis_dagster.catalog import Catalogue, Collection, ColumnType, PersonalData
 from magnetis_dagster.connection_names import UNNAMED
 
 DATA_SCHEMA = "magnetis"
@@ -39,6 +40,12 @@ _TYPES: dict[ColumnType, TypeEngine[Any]] = {
     ColumnType.BOOLEAN: Boolean(),
     ColumnType.TIMESTAMP: _moment,
     ColumnType.JSON: JSONB(),
+}
+_CLASSES = ARRAY(Text)
+_MASKED = {
+    "masked": "Classes of personal data that retention or an erasure has masked in the row.",
+    "payload_masked": "More classes that were masked in the payload only.",
+    "mentioned_keys": "Caller keys of persons in texts without a key column, such as free text.",
 }
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _LONGEST_NAME = 63
@@ -336,6 +343,57 @@ _ops_table(
     _optional("removed_at", _moment, "Time at which the declaration was removed; its rows stay."),
 )
 
+erasures = _ops_table(
+    "erasures",
+    "Erasures of persons; written before the first change, so that each one is completed.",
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _required("requested_at", _moment),
+    _required("reason", Text, "Why the person is erased, without personal data."),
+    _optional("expires_on", Date, "Day on which the suppression ends; NULL: never."),
+    _optional("completed_at", _moment, "NULL: not every place is masked yet."),
+)
+
+_ops_table(
+    "erasure_steps",
+    "Rows that each erasure masked, by place.",
+    _required("erasure_id", BigInteger, None, ForeignKey(erasures.c.id)),
+    _required("place", Text, "Table with its schema."),
+    _required("rows", BigInteger, "Rows masked or deleted in all runs of the step."),
+    _required("done_at", _moment),
+    _connection(_OWNER),
+    PrimaryKeyConstraint("erasure_id", "connection", "place"),
+)
+
+_ops_table(
+    "suppressions",
+    "Erased persons. Loads mask them, so that no read restores an erased person.",
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _required("person_key", Text, "Caller key of the number or address."),
+    _required("erasure_id", BigInteger, None, ForeignKey(erasures.c.id)),
+    _required("suppressed_at", _moment),
+    _optional("expires_on", Date, "Day on which the suppression ends; NULL: never."),
+    _connection("Connection that the caller key belongs to."),
+    Index("uq_suppressions_key", "connection", "person_key", unique=True),
+)
+
+_ops_table(
+    "retention",
+    "Newest complete run of retention for each collection.",
+    _required("collection", Text),
+    _required("rules", Text, "Digest of plan, declaration and active secret."),
+    _required("masked_on", Date, "Local day of the run: every row that was old enough is masked."),
+    _connection(_OWNER),
+    PrimaryKeyConstraint("connection", "collection"),
+)
+
+_ops_table(
+    "privacy_keys",
+    "Secrets that caller keys were computed with, by id; never a secret.",
+    Column("key_id", Text, primary_key=True),
+    _required("proof", Text, "Keyed hash of a constant: shows that a secret is the same."),
+    _required("first_used_at", _moment),
+)
+
 _ops_table(
     "schema_state",
     "Digest of the catalogue that the tables of the schema magnetis match.",
@@ -391,6 +449,25 @@ def declared_types(collection: Collection) -> dict[str, str]:
     return {name: type_name(_TYPES[column.type]) for name, column in collection.columns.items()}
 
 
+def privacy_types(collection: Collection) -> dict[str, str]:
+    """Return PostgreSQL's type of each column about personal data: caller keys and masked classes.
+
+    These columns exist in every table of the collection.
+    """
+    keys = dict.fromkeys(collection.key_columns.values(), "text")
+    return keys | dict.fromkeys(_MASKED, type_name(_CLASSES))
+
+
+def staged_types(collection: Collection) -> dict[str, str]:
+    """Return PostgreSQL's types of the staging columns of declared columns and personal data.
+
+    The order is that of `declared_types` and `privacy_types`. Prefixes keep the names apart from
+    the fixed columns of the staging table.
+    """
+    declared = {f"c_{name}": type_ for name, type_ in declared_types(collection).items()}
+    return declared | {f"p_{name}": type_ for name, type_ in privacy_types(collection).items()}
+
+
 def _received_columns(collection: Collection, moments: list[Column[Any]]) -> list[Column[Any]]:
     columns = [
         _optional("account_id", Text, "Account that the row belongs to."),
@@ -404,7 +481,11 @@ def _received_columns(collection: Collection, moments: list[Column[Any]]) -> lis
         if column.personal_data != "none":
             comment += f" Personal data: {column.personal_data.degree}."
         columns.append(Column(name, _TYPES[column.type], comment=comment.strip()))
-    return columns
+    columns += [
+        _optional(key, Text, f"Caller key of {name}: equal for every spelling of it.")
+        for name, key in collection.key_columns.items()
+    ]
+    return [*columns, *(_optional(name, _CLASSES, about) for name, about in _MASKED.items())]
 
 
 def _table(collection: Collection, metadata: MetaData) -> Table:
@@ -417,6 +498,7 @@ def _table(collection: Collection, metadata: MetaData) -> Table:
         ]
         # `day` first: analysts filter by day, merges by both
         indexes.append(Index(f"ix_{collection.name}_day_connection", "day", "connection"))
+    indexes += _person_indexes(collection)
     indexes += [Index(_index_name(collection.name, *names), *names) for names in collection.indexes]
     return Table(
         collection.name,
@@ -436,6 +518,23 @@ def _table(collection: Collection, metadata: MetaData) -> Table:
         *indexes,
         comment=collection.description,
     )
+
+
+def _person_indexes(collection: Collection) -> list[Index]:
+    """Return the indexes that find the rows of one person."""
+    keys = [
+        Index(_index_name(collection.name, key), key, postgresql_where=text(f"{key} IS NOT NULL"))
+        for name, key in collection.key_columns.items()
+        # thousands of calls have the same recipient, and an index would not find them faster
+        if collection.columns[name].personal_data is not PersonalData.STAFF_RECIPIENT
+    ]
+    mentioned = Index(
+        _index_name(collection.name, "mentioned_keys"),
+        "mentioned_keys",
+        postgresql_using="gin",
+        postgresql_where=text("mentioned_keys IS NOT NULL"),
+    )
+    return [*keys, mentioned]
 
 
 def _index_name(*parts: str) -> str:

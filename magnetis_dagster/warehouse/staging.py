@@ -3,12 +3,13 @@
 Pages arrive by COPY, in any order. Memory usage is that of one page, whatever the window's size.
 """
 
-import hashlib
+import hmac
 import threading
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from itertools import repeat
 from typing import Any, Self
 
 import psycopg
@@ -18,10 +19,18 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.row_parser import ParsedRows, RowParser, mask_name
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.exact_json import dump_json, dump_jsonb, dump_rows
+from magnetis_dagster.privacy.masking import MaskedRow, Row
 from magnetis_dagster.warehouse.copying import copy_rows, rejects_value
+from magnetis_dagster.warehouse.masking import Masking
 from magnetis_dagster.warehouse.page_cache import Keep
 from magnetis_dagster.warehouse.queries import Queries
-from magnetis_dagster.warehouse.schema import declared_types
+from magnetis_dagster.warehouse.schema import staged_types
+from magnetis_dagster.warehouse.stored_rows import (
+    RowRewriter,
+    privacy_values,
+    staging_of,
+    tables_with_rows,
+)
 
 _QUERIES = Queries("staging")
 _VERIFY = "verify the received rows"
@@ -38,16 +47,6 @@ _FIXED = {
     "day": "date",
 }
 _Record = tuple[Any, ...]
-
-
-def _digest(payload: str, seen: Counter[str]) -> str:
-    """Return a key for a row without an id: its digest and its ordinal within the page.
-
-    Two equal rows of one page are two rows, but a page that arrives twice adds none.
-    """
-    digest = hashlib.sha256(payload.encode()).hexdigest()
-    seen[digest] += 1
-    return f"{digest}-{seen[digest]}"
 
 
 def _quarantined(record: _Record, reason: str) -> _Record:
@@ -72,15 +71,23 @@ class RowCounts:
 
 
 class Staging:
-    """The temporary table of one window, a context manager. Threads may call `add` concurrently."""
+    """The temporary table of one window, a context manager. Threads may call `add` concurrently.
 
-    def __init__(self, engine: Engine, collection: Collection, reader: RowParser) -> None:
+    Rows are masked before they reach the database.
+    """
+
+    def __init__(
+        self, engine: Engine, collection: Collection, reader: RowParser, masking: Masking
+    ) -> None:
         self._engine = engine
+        self._masking = masking
+        self._masker = masking.masker(collection)
+        self._secret = masking.protection.require_keys().digest_secret
+        self._blank = dict.fromkeys(collection.columns)
         self.reader = reader
         self.collection = collection
         self._lock = threading.Lock()
-        typed = {f"c_{name}": type_ for name, type_ in declared_types(collection).items()}
-        self._columns = _FIXED | typed
+        self._columns = _FIXED | staged_types(collection)
         self.misfits: Counter[str] = Counter()
         """Column to the number of received values that do not fit it."""
         self.unknown: set[str] = set()
@@ -103,7 +110,10 @@ class Staging:
             self.connection: Connection = self._engine.connect()
             self.connection.execute(text("DROP TABLE IF EXISTS pg_temp.incoming"))
             self.connection.execute(text(f"CREATE TEMPORARY TABLE incoming ({declarations})"))
+            self.state = self._masking.state(self.connection)
             self.connection.commit()
+        by_contact = self._masker.cutoffs(self.state.today).by_contact
+        self._oldest_contact = by_contact[-1] if by_contact else date.min
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -125,7 +135,9 @@ class Staging:
     def add(self, rows: Sequence[Any], keep: Keep | None = None) -> list[date]:
         """Parse one page of rows and COPY it into the table; return the days of its rows.
 
-        `keep` stores the page in the cache, in the same transaction.
+        `keep` stores the page in the cache, in the same transaction, unless it contains values that
+        may not be stored: those of an erased person, or of a class that is hashed or dropped on
+        arrival.
         """
         objects = [row for row in rows if isinstance(row, dict)]
         self._collect_members(set().union(*objects))
@@ -133,7 +145,10 @@ class Staging:
         for column, numbers in parsed.misfits.items():
             self.misfits[column] += len(numbers)
         nameless: Counter[str] = Counter()
-        records = self._records(objects, parsed, nameless)
+        masked = self._mask_rows(objects, parsed)
+        if any(each.is_withheld for each in masked):
+            keep = None
+        records = self._records(objects, parsed, masked, nameless)
         if len(objects) < len(rows):
             records.extend(self._records_of_others(rows, nameless))
         with self._lock, guarded(self._engine, f"load a page of {self.collection.name}"):
@@ -141,11 +156,16 @@ class Staging:
         return [day for day in parsed.days if day]
 
     def _records(
-        self, objects: list[dict[str, Any]], parsed: ParsedRows, nameless: Counter[str]
+        self,
+        objects: list[dict[str, Any]],
+        parsed: ParsedRows,
+        masked: list[MaskedRow],
+        nameless: Counter[str],
     ) -> list[_Record]:
+        # ids of rows without an id, copies and contradictions are those of the received rows
         payloads, unstorable = dump_rows(objects)
         keys = [
-            id_ if id_ is not None and len(id_) <= LONGEST_ID else _digest(payload, nameless)
+            id_ if id_ is not None and len(id_) <= LONGEST_ID else self._digest(payload, nameless)
             for id_, payload in zip(parsed.ids, payloads, strict=True)
         ]
         if (distinct := len(set(keys))) < len(keys):
@@ -155,20 +175,66 @@ class Staging:
         reasons = map(self._why_unplaceable, parsed.ids, parsed.occurred_at, parsed.unreadable_time)
         # the day of a row without a time is a hint only: such a row is not placed on it
         days = [day or hint for day, hint in zip(parsed.days, parsed.hint_days, strict=True)]
+        for number, each in enumerate(masked):
+            if each.row.payload is not objects[number]:
+                payloads[number] = dump_json(each.row.payload)
         fixed = (keys, reasons, parsed.ids, parsed.account_ids, payloads, parsed.occurred_at, days)
-        records: list[_Record] = list(zip(*fixed, *parsed.columns, strict=True))
+        records: list[_Record] = [
+            (*beginning, *each.row.columns.values(), *privacy_values(self.collection, each))
+            for beginning, each in zip(zip(*fixed, strict=True), masked, strict=True)
+        ]
         for number, reason in unstorable.items():
             records[number] = _quarantined(records[number], reason)
         return records
+
+    def _digest(self, payload: str, seen: Counter[str]) -> str:
+        """Return a key for a row without an id: its digest and its ordinal within the page.
+
+        Two equal rows of one page are two rows, but a page that arrives twice adds none. The digest
+        needs the secret: without one, whoever guesses a row could prove that it was received.
+        """
+        digest = hmac.digest(self._secret, payload.encode(), "sha256").hex()
+        seen[digest] += 1
+        return f"{digest}-{seen[digest]}"
+
+    def _mask_rows(self, objects: list[dict[str, Any]], parsed: ParsedRows) -> list[MaskedRow]:
+        names = list(self.collection.columns)
+        values = zip(*parsed.columns, strict=True) if names else repeat((), len(objects))
+        days = map(self._day_of, parsed.days, parsed.hint_days)
+        return [
+            self._mask(Row(dict(zip(names, each, strict=True)), received), day)
+            for received, each, day in zip(objects, values, days, strict=True)
+        ]
+
+    def _day_of(self, day: date | None, hint: date | None) -> date | None:
+        return day or hint if self.collection.is_events else None
+
+    def _mask(self, row: Row, day: date | None) -> MaskedRow:
+        return self._masker.mask(
+            row,
+            today=self.state.today,
+            row_day=day,
+            # the commit knows when the person was in contact last; until then, as if today
+            last_contact=self.state.today if day and day <= self._oldest_contact else None,
+            suppressed=self.state.suppressed,
+        )
 
     def _records_of_others(self, rows: Sequence[Any], nameless: Counter[str]) -> Iterator[_Record]:
         blank = [None] * (len(self._columns) - 5)
         for row in rows:
             if isinstance(row, dict):
                 continue
-            payload, unstorable = dump_jsonb(row)
+            received, unstorable = dump_jsonb(row)
+            payload = dump_json(self._mask(Row(self._blank, row), None).row.payload)
             reason = f"not an object but {type(row).__name__}"
-            record = (_digest(payload, nameless), reason, None, None, payload, *blank)
+            record = (
+                self._digest(received, nameless),
+                reason,
+                None,
+                None,
+                payload,
+                *blank,
+            )
             yield _quarantined(record, unstorable) if unstorable else record
 
     def _copy_page(self, records: list[_Record], keep: Keep | None) -> None:
@@ -229,6 +295,29 @@ class Staging:
         number = {"n": max(0, rows - 1)}
         [[oldest, newest]] = self._execute(_VERIFY, _QUERIES["outer_moments"], number)
         return None if oldest is None else (oldest, newest)
+
+    def settle(self) -> None:
+        """Mask what only the commit knows, in its transaction.
+
+        The caller holds the lock of the rows' writers. Persons may have been erased since the rows
+        were received. Rules that count from the last contact need the stored rows. And stored rows
+        that are old enough by now are masked as the received ones, so that an unchanged row is not
+        counted as changed.
+        """
+        state = self._masking.state(self.connection)
+        rewriter = RowRewriter(self.connection, self._masking, state)
+        staged = staging_of(self.collection)
+        if state != self.state:
+            rewriter.mask(staged, "true")
+            self.state = state
+        elif self.collection.is_events and self._oldest_contact > date.min:
+            rewriter.mask(staged, "t.day <= :oldest", oldest=self._oldest_contact)
+        differs = (
+            "EXISTS (SELECT FROM incoming AS s WHERE s.key = t.id AND s.reason IS NULL AND "
+            "(s.p_masked, s.p_payload_masked) IS DISTINCT FROM (t.masked, t.payload_masked))"
+        )
+        for target in tables_with_rows(self.collection):
+            rewriter.mask(target, f"{differs} AND {target.is_present}")
 
     def lacks(self, rows: Sequence[Any], days: Container[date]) -> bool:
         """Return whether one of these rows lies on one of `days` and is not staged."""

@@ -22,7 +22,9 @@ from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA, tables_of, type_name
 
 _QUERIES = Queries("views")
-_HIDDEN = {"id", "account_id", "payload", "deleted_at"}
+_HIDDEN = {"id", "account_id", "payload", "deleted_at"} | {
+    *("masked", "payload_masked", "mentioned_keys")
+}
 _TIMES_OF_READS = ("first_seen_at", "last_seen_at", "changed_at")
 _COLLECTIONS = {"a": "accounts", "n": "networks", "e": "entities"}
 """Collections that are joined to the row `t` and to those before them, by alias."""

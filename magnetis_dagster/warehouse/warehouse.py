@@ -13,9 +13,12 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import fetch, guarded, write
+from magnetis_dagster.privacy.protection import MissingPrivacyKey, Protection
 from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.connections import register
+from magnetis_dagster.warehouse.masking import Masking
 from magnetis_dagster.warehouse.merge import MergedDay, MergeResult, WindowFacts, merge
+from magnetis_dagster.warehouse.merge_lock import wait_for_turn
 from magnetis_dagster.warehouse.migrate import migrate
 from magnetis_dagster.warehouse.page_cache import PageCache
 from magnetis_dagster.warehouse.plausibility import Emptied, Rules
@@ -55,8 +58,12 @@ class Warehouse:
         view_zone: ZoneInfo | None = None,
         emptied: Emptied = Emptied.DOUBT,
         rules: Rules | None = None,
+        protection: Protection | None = None,
     ) -> None:
-        """`rules` are the limits of a plausible change; None: the defaults with `emptied`."""
+        """`rules` are the limits of a plausible change; None: the defaults with `emptied`.
+
+        `protection`: plan and secrets for personal data. Without it, rows can only be read.
+        """
         self.engine = engine
         self.connection_name = connection_name
         self.rules = rules or Rules(emptied)
@@ -64,6 +71,8 @@ class Warehouse:
         self.response_zone = response_zone
         self.partition_zone = partition_zone
         self.view_zone = view_zone or partition_zone
+        self.protection = protection
+        self._masking: Masking | None = None
         self._verified: set[str] = set()
         """Names of the collections whose columns have their declared types."""
         self._is_registered = False
@@ -78,6 +87,17 @@ class Warehouse:
             connection_name=self.connection_name,
         )
 
+    @property
+    def masking(self) -> Masking:
+        """What the connection's rows are masked with. Raises: MissingPrivacyKey."""
+        if self._masking is None:
+            if self.protection is None:
+                raise MissingPrivacyKey
+            self._masking = Masking(
+                self.protection, self.catalogue, self.connection_name, self.partition_zone
+            )
+        return self._masking
+
     def reader(self, collection: Collection) -> RowParser:
         """Return a parser of the collection's rows in this warehouse's time zones."""
         return RowParser(
@@ -86,7 +106,11 @@ class Warehouse:
 
     @contextmanager
     def staging(self, collection: Collection) -> Iterator[Staging]:
-        """Stage one window. Raises: SchemaDisagrees if a column has another type."""
+        """Stage one window.
+
+        Raises: MissingPrivacyKey and WrongPrivacyKey; SchemaDisagrees if a column has another type.
+        """
+        masking = self.masking
         if not self._is_registered:
             register(self.engine, self.connection_name)
             self._is_registered = True
@@ -94,7 +118,7 @@ class Warehouse:
             with guarded(self.engine, "compare the columns"), self.engine.connect() as connection:
                 require_declared_types(connection, collection)
             self._verified.add(collection.name)
-        with Staging(self.engine, collection, self.reader(collection)) as staging:
+        with Staging(self.engine, collection, self.reader(collection), masking) as staging:
             yield staging
 
     def page_cache(self, collection: Collection, work: str, request: str) -> PageCache:
@@ -154,6 +178,8 @@ class Warehouse:
     def commit(self, staging: Staging, facts: WindowFacts) -> MergeResult:
         """Merge the staged rows, deduplicated before, in one transaction. Raises: see `merge`."""
         with guarded(self.engine, f"merge {staging.collection.name}"), staging.connection.begin():
+            wait_for_turn(staging.connection, staging.collection, self.connection_name)
+            staging.settle()
             return merge(
                 staging.connection,
                 staging.collection,

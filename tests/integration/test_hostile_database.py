@@ -10,6 +10,7 @@ import dagster as dg
 import psycopg
 import pytest
 from paths import ROOT
+from protected import PROTECTION
 from small_api import KEY, PARIS, SmallApi, call, serve
 from sqlalchemy import text
 
@@ -68,7 +69,9 @@ def open_parts(
     url: str, api: SmallApi, catalogue: Catalogue
 ) -> tuple[Warehouse, Ledger, Ingestion]:
     engine = connect(url)
-    warehouse = Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS)
+    warehouse = Warehouse(
+        engine, catalogue, response_zone=PARIS, partition_zone=PARIS, protection=PROTECTION
+    )
     ledger = Ledger(engine, key_fingerprint=FINGERPRINT, policy=POLICY)
     zones = Zones(partition=PARIS, query=ZoneInfo("UTC"), response=PARIS)
     return (

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from protected import PROTECTION
 from sqlalchemy import Engine
 from test_cli import magnetis
 
@@ -46,7 +47,9 @@ def alert(identifier: str, account: str, name: str = "Agence", **more: Any) -> d
 @pytest.fixture
 def hold(engine: Engine, catalogue: Catalogue) -> Hold:
     """Store rows as the current state of a collection."""
-    warehouse = Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS)
+    warehouse = Warehouse(
+        engine, catalogue, response_zone=PARIS, partition_zone=PARIS, protection=PROTECTION
+    )
 
     def hold(name: str, rows: list[dict[str, Any]]) -> None:
         now = warehouse.now()

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
+from protected import PROTECTION
 from small_api import KEY, PARIS, SmallApi, call, serve
 from sqlalchemy import Engine, text
 
@@ -47,7 +48,9 @@ def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ingestion(engine: Engine, catalogue: Catalogue, origin: str) -> Ingestion:
     return Ingestion(
-        Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS),
+        Warehouse(
+            engine, catalogue, response_zone=PARIS, partition_zone=PARIS, protection=PROTECTION
+        ),
         Ledger(engine, key_fingerprint="0123456789ab", policy=POLICY),
         RunIdentity("run", "manual"),
         origin=origin,

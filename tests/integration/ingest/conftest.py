@@ -5,6 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from protected import PROTECTION
 from small_api import KEY, PARIS, Open, SmallApi, serve
 from sqlalchemy import Engine, text
 
@@ -36,7 +37,9 @@ def open_ingestion(engine: Engine, catalogue: Catalogue, api: SmallApi) -> Open:
         key: str = KEY,
         **changes: Any,
     ) -> Ingestion:
-        warehouse = Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS)
+        warehouse = Warehouse(
+            engine, catalogue, response_zone=PARIS, partition_zone=PARIS, protection=PROTECTION
+        )
         ledger = Ledger(
             engine, key_fingerprint="0123456789ab", policy=QuotaPolicy(limit=quota, zone=PARIS)
         )

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from protected import PROTECTION
 from rich.console import Console
 from small_api import KEY, PARIS, Open, Request, SmallApi, call
 from sqlalchemy import Engine
@@ -55,7 +56,9 @@ def make(engine: Engine, clock: Any, api: SmallApi, catalogue: Catalogue) -> Mak
         return make_plan(
             choose_collections(catalogue, names, every=not names),
             window,
-            Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS),
+            Warehouse(
+                engine, catalogue, response_zone=PARIS, partition_zone=PARIS, protection=PROTECTION
+            ),
             Ledger(
                 engine, key_fingerprint=FINGERPRINT, policy=QuotaPolicy(limit=quota, zone=PARIS)
             ),

@@ -6,6 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from protected import PROTECTION
 from sqlalchemy import Engine, text
 from windows import load_window
 
@@ -18,7 +19,9 @@ Load = Callable[..., MergeResult]
 
 @pytest.fixture
 def warehouse(engine: Engine, catalogue: Catalogue) -> Warehouse:
-    return Warehouse(engine, catalogue, response_zone=PARIS, partition_zone=PARIS)
+    return Warehouse(
+        engine, catalogue, response_zone=PARIS, partition_zone=PARIS, protection=PROTECTION
+    )
 
 
 @pytest.fixture

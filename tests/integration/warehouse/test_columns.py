@@ -6,6 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from protected import PROTECTION
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
@@ -31,7 +32,11 @@ def overlaid(engine: Engine, tmp_path: Path) -> Callable[[str], Warehouse]:
         path = tmp_path / "overlay.yaml"
         path.write_text(overlay)
         warehouse = Warehouse(
-            engine, load_catalogue(path), response_zone=PARIS, partition_zone=PARIS
+            engine,
+            load_catalogue(path),
+            response_zone=PARIS,
+            partition_zone=PARIS,
+            protection=PROTECTION,
         )
         warehouse.prepare()
         return warehouse

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from protected import PROTECTION
 from sqlalchemy import Engine, text
 from windows import load_window
 
@@ -55,7 +56,12 @@ def call(number: int, day: date = DAY, **members: Any) -> dict[str, Any]:
 def other(engine: Engine, catalogue: Catalogue) -> Warehouse:
     """Return the same tables for another connection."""
     return Warehouse(
-        engine, catalogue, connection_name="other", response_zone=PARIS, partition_zone=PARIS
+        engine,
+        catalogue,
+        connection_name="other",
+        response_zone=PARIS,
+        partition_zone=PARIS,
+        protection=PROTECTION,
     )
 
 
@@ -635,7 +641,13 @@ def test_settings_of_one_connections_overlay_stay_in_the_view_of_all(
     }
     catalogue = load_catalogue(None, {"collections": {"push_alerts": push}}, "other")
     zones: dict[str, Any] = {"response_zone": PARIS, "partition_zone": PARIS}
-    other = Warehouse(engine, catalogue, connection_name="other", **zones)
+    other = Warehouse(
+        engine,
+        catalogue,
+        connection_name="other",
+        **zones,
+        protection=PROTECTION,
+    )
     other.prepare()
     load_window(other, "push_alerts", [DAY], [{"id": "1", "title": "t"}], read_at=FIRST)
     row = [("other", "push_alerts", "first_seen", "t")]
@@ -644,6 +656,11 @@ def test_settings_of_one_connections_overlay_stay_in_the_view_of_all(
     # catalogues without the collection
     columns = {"columns": {"extra": {"type": "text", "paths": ["extra"]}}}
     changed = load_catalogue(None, {"collections": {"calls": columns}}, "magnetis")
-    Warehouse(engine, changed, **zones).prepare()
+    Warehouse(
+        engine,
+        changed,
+        **zones,
+        protection=PROTECTION,
+    ).prepare()
     warehouse.prepare()
     assert query(statement) == row

@@ -8,8 +8,10 @@ from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.warehouse.dbt_sources import dbt_sources
 
 COLUMNS = (
-    "SELECT table_name, column_name, data_type FROM information_schema.columns "
-    "WHERE table_schema = 'magnetis'"
+    "SELECT c.relname, a.attname, format_type(a.atttypid, NULL) "
+    "FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid "
+    "WHERE c.relnamespace = 'magnetis'::regnamespace AND c.relkind IN ('r', 'v') "
+    "AND a.attnum > 0 AND NOT a.attisdropped"
 )
 
 

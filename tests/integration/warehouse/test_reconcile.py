@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from protected import PROTECTION
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import load_catalogue
@@ -123,7 +124,13 @@ def test_a_reparse_moves_counts_with_the_rows_and_corrects_wrong_counts(
     load("visits", [DAY], [call(1)])
     path = tmp_path / "overlay.yaml"
     path.write_text("collections: {calls: {time_fields: [rang_at, start_at]}}")
-    moved = Warehouse(engine, load_catalogue(path), response_zone=PARIS, partition_zone=PARIS)
+    moved = Warehouse(
+        engine,
+        load_catalogue(path),
+        response_zone=PARIS,
+        partition_zone=PARIS,
+        protection=PROTECTION,
+    )
     calls = moved.catalogue["calls"]
     counts = (
         "SELECT day::text, held, false FROM magnetis_ops.days WHERE collection = 'calls' "
@@ -143,7 +150,9 @@ def test_a_reparse_moves_counts_with_the_rows_and_corrects_wrong_counts(
         reparse(moved, calls)
         assert query(counts) == expected
         assert moved.reconcile(calls) == []
-    back = Warehouse(engine, load_catalogue(), response_zone=PARIS, partition_zone=PARIS)
+    back = Warehouse(
+        engine, load_catalogue(), response_zone=PARIS, partition_zone=PARIS, protection=PROTECTION
+    )
     reparse(back, back.catalogue["calls"])
     assert query(counts) == [("2025-03-28", 2, False), ("2025-03-29", 1, False)]
     assert back.reconcile(back.catalogue["visits"]) == []

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from protected import PROTECTION
 from sqlalchemy import Engine
 
 from magnetis_dagster.catalog import load_catalogue
@@ -18,7 +19,13 @@ DAY = date(2025, 3, 28)
 def overlaid(engine: Engine, tmp_path: Path, text: str) -> Warehouse:
     path = tmp_path / "overlay.yaml"
     path.write_text(text)
-    return Warehouse(engine, load_catalogue(path), response_zone=PARIS, partition_zone=PARIS)
+    return Warehouse(
+        engine,
+        load_catalogue(path),
+        response_zone=PARIS,
+        partition_zone=PARIS,
+        protection=PROTECTION,
+    )
 
 
 def test_a_new_column_is_filled_and_nothing_else_changes(

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
+from protected import PROTECTION
 from sqlalchemy import Engine, text
 from waiting import wait_until
 from windows import load_window
@@ -150,7 +151,9 @@ def test_rows_of_the_previous_version_belong_to_the_unnamed_connection(
 def test_loads_continue_with_the_rows_pages_and_limits_of_the_previous_version(
     old: Engine, catalogue: Catalogue
 ) -> None:
-    warehouse = Warehouse(old, catalogue, response_zone=PARIS, partition_zone=PARIS)
+    warehouse = Warehouse(
+        old, catalogue, response_zone=PARIS, partition_zone=PARIS, protection=PROTECTION
+    )
     warehouse.prepare()
     calls = catalogue["calls"]
     cache = PageCache(old, calls, "run", "fingerprint")
@@ -161,7 +164,12 @@ def test_loads_continue_with_the_rows_pages_and_limits_of_the_previous_version(
     rows = [{"id": f"c{n}", "start_at": f"{DAY} 10:00:00"} for n in range(1, 500)]
     read_at = datetime(2025, 4, 2, tzinfo=UTC)
     other = Warehouse(
-        old, catalogue, connection_name="other", response_zone=PARIS, partition_zone=PARIS
+        old,
+        catalogue,
+        connection_name="other",
+        response_zone=PARIS,
+        partition_zone=PARIS,
+        protection=PROTECTION,
     )
     [theirs] = load_window(other, "calls", [DAY], rows, read_at=read_at).days
     [mine] = load_window(warehouse, "calls", [DAY], rows, read_at=read_at).days

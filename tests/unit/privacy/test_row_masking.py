@@ -18,7 +18,7 @@ from magnetis_dagster.catalog import Collection, PersonalData, load_catalogue
 from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.privacy.caller_key import PrivacyKeys
 from magnetis_dagster.privacy.classification import CONTACT_SIDE
-from magnetis_dagster.privacy.masking import Row, RowMasker, key_column
+from magnetis_dagster.privacy.masking import Row, RowMasker
 from magnetis_dagster.privacy.person_keys import PersonKeys
 from magnetis_dagster.privacy.plan import CollectionPlan, build_plan
 
@@ -129,8 +129,11 @@ def test_a_fresh_row_stays_clear_and_has_keys() -> None:
         "recipient_number": PERSONS.phone("0188112233").key,
     }
     assert masked.changed == masked.row.masked == frozenset()
-    assert [key_column(each) for each in masked.row.keys] == ["caller_key", "recipient_key"]
-    assert key_column("contact_phone") == "contact_phone_key"
+    assert CATALOGUE["calls"].key_columns == {
+        "caller_number": "caller_key",
+        "recipient_number": "recipient_key",
+    }
+    assert CATALOGUE["leads"].key_columns["contact_phone"] == "contact_phone_key"
 
 
 def test_an_erased_caller_vanishes_and_the_rest_stays() -> None:

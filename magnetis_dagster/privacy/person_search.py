@@ -1,0 +1,115 @@
+"""Search the texts of a row for phone numbers and e-mail addresses.
+
+A number in a note is as personal as one in its own column. Texts that never change are skipped:
+ids, accounts and times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import TYPE_CHECKING, Any
+
+from magnetis_dagster.catalog import PersonalData
+from magnetis_dagster.exact_json import dump_json
+from magnetis_dagster.privacy.classification import Member
+from magnetis_dagster.privacy.person_keys import PersonKeys
+from magnetis_dagster.privacy.value_masking import DEEPEST, number_text
+
+if TYPE_CHECKING:
+    from magnetis_dagster.privacy.masking import Row
+
+_NOBODY: frozenset[str] = frozenset()
+_MOST_TEXTS = 100_000
+"""Texts whose persons are remembered. Labels and tracked numbers occur in every row."""
+_NONE_RECEIVED: Mapping[str, Member | None] = {}
+
+
+class PersonSearch:
+    """Finds the persons that the texts of rows mention.
+
+    `root`: the declared members of a received row. `columns`: those of columns that may change.
+    """
+
+    def __init__(self, root: Member, columns: Mapping[str, Member], persons: PersonKeys) -> None:
+        self._root = root
+        self._columns = columns
+        self._persons_in = persons.persons_in
+        self._known: dict[str, frozenset[str]] = {}
+
+    def search(self, row: Row) -> tuple[Set[str], Set[str]]:
+        """Return the keys, of all secrets, in all texts, and those in personal texts."""
+        found: set[str] = set()
+        personal: set[str] = set()
+        if type(row.payload) is dict:
+            self._search_object(row.payload, self._root, found, personal)
+        else:
+            self._search_value(row.payload, None, found, personal)
+        # the payload contains what the columns contain, unless it was masked
+        if row.payload_masked:
+            for name, member in self._columns.items():
+                self._search_value(row.columns.get(name), member, found, personal)
+        return found, personal
+
+    def _search_object(
+        self,
+        members: dict[str, Any],
+        member: Member | None,
+        found: set[str],
+        personal: set[str],
+        level: int = 0,
+    ) -> None:
+        known, received = self._known, member.received if member is not None else _NONE_RECEIVED
+        for name, value in members.items():
+            # most values are kept, short, or texts that occurred before
+            kind = type(value)
+            if (value is None or kind is bool) and name in received:
+                continue
+            try:
+                child = received[name]
+            except KeyError:
+                child = member.child(name) if member is not None else None
+                self._search_text(name, None, found, personal)
+            if kind is str:
+                if len(value) < 5 and value.isascii():
+                    continue
+                if (child is not None and child.kept) or known.get(value) is _NOBODY:
+                    continue
+                self._search_text(value, child, found, personal)
+            elif kind is not bool and value is not None:
+                self._search_value(value, child, found, personal, level + 1)
+
+    def _search_value(
+        self,
+        value: Any,
+        member: Member | None,
+        found: set[str],
+        personal: set[str],
+        level: int = 0,
+    ) -> None:
+        if level > DEEPEST and isinstance(value, dict | list):
+            self._search_text(dump_json(value), None, found, personal)
+        elif isinstance(value, dict):
+            self._search_object(value, member, found, personal, level)
+        elif isinstance(value, list):
+            for each in value:
+                self._search_value(each, member, found, personal, level + 1)
+        elif member is not None and member.kept:
+            return
+        elif isinstance(value, str):
+            self._search_text(value, member, found, personal)
+        elif (text := number_text(value)) is not None:
+            self._search_text(text, member, found, personal)
+
+    def _search_text(
+        self, text: str, member: Member | None, found: set[str], personal: set[str]
+    ) -> None:
+        keys = self._known.get(text)
+        if keys is None:
+            keys = self._persons_in(text) or _NOBODY
+            if len(self._known) >= _MOST_TEXTS:
+                self._known.clear()
+            self._known[text] = keys
+        if keys:
+            found |= keys
+            if member is None or member.data_class is not PersonalData.NONE:
+                personal |= keys

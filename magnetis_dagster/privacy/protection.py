@@ -1,0 +1,69 @@
+"""The plan and the secrets by which rows are masked."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from magnetis_dagster.catalog import Collection
+from magnetis_dagster.errors import PermanentError
+from magnetis_dagster.privacy.caller_key import PrivacyKeys
+from magnetis_dagster.privacy.classification import classify, column_classes
+from magnetis_dagster.privacy.masking import RowMasker
+from magnetis_dagster.privacy.person_keys import PersonKeys
+from magnetis_dagster.privacy.phone import WITHHELD, PhoneReader
+from magnetis_dagster.privacy.plan import Plan
+
+_VERSION = 1
+"""Increase it when the same plan masks rows in another way: retention then masks all rows again."""
+
+
+class MissingPrivacyKey(PermanentError):
+    """Rows cannot be loaded, because caller keys cannot be computed without a secret."""
+
+    def __init__(self, action: str = "load rows") -> None:
+        super().__init__(
+            f"Cannot {action}: MAGNETIS_PRIVACY_KEY is not set. It is the secret of the caller "
+            "keys that are stored beside phone numbers. Set it to 1: and the result of `openssl "
+            "rand -base64 32`, keep a copy outside the database, and never replace it without "
+            "reading docs/privacy.md#the-key. Nothing was written."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """The plan and the secrets. Without secrets, rows can be read but not loaded."""
+
+    plan: Plan
+    keys: PrivacyKeys | None
+
+    def require_keys(self, action: str = "load rows") -> PrivacyKeys:
+        """Return the secrets. Raises: MissingPrivacyKey, which names the `action`."""
+        if self.keys is None:
+            raise MissingPrivacyKey(action)
+        return self.keys
+
+    def persons(self, connection: str) -> PersonKeys:
+        """Return the keys of a connection. Raises: MissingPrivacyKey."""
+        phones = PhoneReader(self.plan.region, WITHHELD | set(self.plan.withheld), cached=0)
+        return PersonKeys(self.require_keys(), connection, phones)
+
+    def masker(self, collection: Collection, persons: PersonKeys) -> RowMasker:
+        """Return the masker of a collection's rows."""
+        return RowMasker(collection, self.plan.of(collection.name), persons)
+
+    def rules_digest(self, collection: Collection) -> str:
+        """Return a digest of all that determines masked rows, apart from ages and erasures."""
+        plan = self.plan.of(collection.name)
+        rules = {
+            "version": _VERSION,
+            "region": self.plan.region,
+            "withheld": sorted(self.plan.withheld),
+            "rules": {name: str(rule) for name, rule in sorted(plan.rules.items())},
+            "payload": str(plan.payload),
+            "members": dict(sorted(plan.members.items())),
+            "columns": column_classes(collection, classify(collection, plan)),
+            "paths": {name: list(each.paths) for name, each in collection.columns.items()},
+            "keys": collection.key_columns,
+            "secret": self.require_keys().active,
+        }
+        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,43 @@
+-- Erased persons, and the secrets of caller keys.
+
+-- name: state
+-- Return the clock, and what changes when a person is erased or a suppression ends.
+SELECT magnetis_ops.now() AS now,
+       (SELECT coalesce(max(id), 0) FROM magnetis_ops.suppressions) AS newest,
+       (SELECT count(*) FROM magnetis_ops.suppressions
+        WHERE connection = :connection
+          AND (expires_on IS NULL OR expires_on > (magnetis_ops.now() AT TIME ZONE :zone)::date)
+       ) AS active
+
+-- name: suppressed
+-- Select the caller keys of erased persons.
+SELECT person_key FROM magnetis_ops.suppressions
+WHERE connection = :connection
+  AND (expires_on IS NULL OR expires_on > (magnetis_ops.now() AT TIME ZONE :zone)::date)
+
+-- name: used_ids
+-- Select the ids of the secrets that suppressions were computed with.
+SELECT DISTINCT substring(person_key FROM '^k([a-z0-9]+):') FROM magnetis_ops.suppressions
+
+-- name: proofs
+-- Select the proof of each secret that was used.
+SELECT key_id, proof FROM magnetis_ops.privacy_keys
+
+-- name: record_proof
+-- Record the first use of a secret.
+INSERT INTO magnetis_ops.privacy_keys (key_id, proof, first_used_at)
+VALUES (:key_id, :proof, magnetis_ops.now())
+ON CONFLICT DO NOTHING
+
+-- name: retained
+-- Return the newest complete run of retention for a collection.
+SELECT rules, masked_on FROM magnetis_ops.retention
+WHERE connection = :connection AND collection = :collection
+
+-- name: record_retention
+-- Record a complete run of retention for a collection.
+INSERT INTO magnetis_ops.retention AS r (connection, collection, rules, masked_on)
+VALUES (:connection, :collection, :rules, :masked_on)
+ON CONFLICT (connection, collection) DO UPDATE SET
+    rules = excluded.rules,
+    masked_on = excluded.masked_on
