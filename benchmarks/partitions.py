@@ -252,9 +252,7 @@ class Table:
             catalogue,
             response_zone=ZONE,
             partition_zone=ZONE,
-            protection=Protection(
-                build_plan(None, "", catalogue), PrivacyKeys.parse(generate_key())
-            ),
+            protection=protection,
         )
         self._warehouse.prepare()
         self._db = psycopg.connect(self._url, autocommit=True)

@@ -177,6 +177,31 @@ class RowMasker:
             (by_contact if age.since_last_contact else by_row).add(age.cutoff(today))
         return Cutoffs(sorted(by_row), sorted(by_contact))
 
+    def row_cutoffs(self, today: date) -> dict[PersonalData, date]:
+        """Return the last day that is old enough, by class whose values are then dropped.
+
+        Only classes whose age counts from the row.
+        """
+        return {
+            name: rule.mask_after.cutoff(today)
+            for name, rule in self._plan.rules.items()
+            if rule.mask_after
+            and not rule.mask_after.since_last_contact
+            and rule.mask_to is Treatment.DROP
+        }
+
+    def columns_of(self, data_class: PersonalData) -> list[str]:
+        """Return the columns of a class whose values may be masked."""
+        return [name for name in self._changeable if self._classes[name] is data_class]
+
+    def keep_columns(self, parsed: dict[str, Any], stored: Row) -> dict[str, Any]:
+        """Return parsed columns with the stored values of classes that the payload lacks."""
+        if stored.payload_masked:
+            for name in self._changeable:
+                if self._classes[name] in stored.payload_masked:
+                    parsed[name] = stored.columns[name]
+        return parsed
+
     def contact_keys(self, row: Row) -> set[str]:
         """Return the caller keys, of all secrets, of the caller or contact of a row."""
         persons, _ = self._identify(row)

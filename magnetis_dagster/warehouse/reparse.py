@@ -1,13 +1,16 @@
 """Refills typed columns from `payload` after the catalogue changed, without requests to the API.
 
 Updates only rows whose columns differ. `changed_at` stays, because the payload has not changed.
+Rows are masked as on arrival.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import repeat
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import text
 
 from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.row_parser import RowParser
@@ -16,7 +19,12 @@ from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.copying import copy_rows
 from magnetis_dagster.warehouse.merge_lock import wait_for_turn
 from magnetis_dagster.warehouse.reconcile import recount
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, declared_types, history_name
+from magnetis_dagster.warehouse.stored_rows import (
+    RowReader,
+    RowRewriter,
+    Target,
+    tables_with_rows,
+)
 from magnetis_dagster.warehouse.warehouse import Warehouse
 
 BATCH = 5_000
@@ -54,51 +62,50 @@ def reparse(
         name = warehouse.connection_name
         wait_for_turn(connection, collection, name)
         require_declared_types(connection, collection)
-        reader = warehouse.reader(collection)
-        _reparse_table(connection, reader, collection.name, name, result, progress)
+        masking = warehouse.masking
+        rewriter = RowRewriter(connection, masking, masking.state(connection))
+        parser = warehouse.reader(collection)
+        for target in tables_with_rows(collection):
+            _reparse_table(rewriter, parser, target, result, progress)
         if collection.is_events:
             recount(connection, collection, name)
-        else:
-            _reparse_table(connection, reader, history_name(collection), name, result, progress)
     return result
 
 
 def _reparse_table(
-    connection: Connection,
-    reader: RowParser,
-    name: str,
-    connection_name: str,
+    rewriter: RowRewriter,
+    parser: RowParser,
+    target: Target,
     result: ReparseResult,
     progress: Callable[[int], None],
 ) -> None:
-    table = f"{DATA_SCHEMA}.{name}"
-    moment = {"occurred_at": "timestamptz", "day": "date"} if reader.collection.is_events else {}
-    columns = {"account_id": "text"} | moment | declared_types(reader.collection)
-    names = [f'"{column}"' for column in columns]
+    connection, collection = rewriter.connection, parser.collection
+    reader = RowReader(target)
+    moment = {"occurred_at": "timestamptz", "day": "date"} if collection.is_events else {}
+    columns = {"account_id": "text"} | moment | reader.types
+    names = [f'"{column}"' for column in columns if column != "_at"]
     connection.execute(
         text(
             "CREATE TEMPORARY TABLE reparsed ON COMMIT DROP AS "
-            f"SELECT ctid::text AS _at, {', '.join(names)} FROM {table} WITH NO DATA"
+            f"SELECT CAST(ctid AS text) AS _at, {', '.join(names)} FROM {target.table} "
+            "WITH NO DATA"
         )
     )
     old, new = (", ".join(f"{row}.{column}" for column in names) for row in ("t", "v"))
     update = text(
-        f"UPDATE {table} AS t SET {', '.join(f'{column} = v.{column}' for column in names)} "
+        f"UPDATE {target.table} AS t SET {', '.join(f'{each} = v.{each}' for each in names)} "
         "FROM reparsed AS v "
-        f"WHERE t.ctid = v._at::tid AND ({old}) IS DISTINCT FROM ({new})"
+        f"WHERE t.ctid = CAST(v._at AS tid) AND ({old}) IS DISTINCT FROM ({new})"
     )
     # ctid identifies a row until this transaction updates it: the lock blocks other writers of the
     # connection's rows
-    select = text(
-        f"SELECT ctid::text, payload, {', '.join(moment) or 'NULL, NULL'} FROM {table} "
-        "WHERE connection = :connection"
-    ).bindparams(connection=connection_name)
+    select = text(reader.select_with(*moment)).bindparams(**rewriter.parameters(reader.select))
     streaming = {"stream_results": True, "yield_per": BATCH}
     with connection.execute(select, execution_options=streaming) as rows:
         for batch in rows.partitions(BATCH):
-            records = _records(reader, batch, result)
+            records = _records(rewriter, parser, reader, batch, result)
             with driver_of(connection).cursor() as cursor:
-                copy_rows(cursor, "reparsed", {"_at": "text"} | columns, records)
+                copy_rows(cursor, "reparsed", columns, records)
             result.updated += connection.execute(update).rowcount
             connection.execute(text("TRUNCATE reparsed"))
             result.read += len(batch)
@@ -107,14 +114,36 @@ def _reparse_table(
 
 
 def _records(
-    reader: RowParser, batch: Sequence[Row[Any]], result: ReparseResult
+    rewriter: RowRewriter,
+    parser: RowParser,
+    reader: RowReader,
+    batch: Sequence[Any],
+    result: ReparseResult,
 ) -> Iterator[tuple[Any, ...]]:
-    places, payloads, moments, days = zip(*batch, strict=True)
-    parsed = reader.read_all(payloads)
+    """Yield the records to write: parsed from the stored payload, and masked.
+
+    A class that was masked in the payload only keeps the stored value of its columns.
+    """
+    collection = parser.collection
+    stored = [reader.row(each) for each in batch]
+    parsed = parser.read_all([each.payload for each in stored])
     result.misfits += sum(map(len, parsed.misfits.values()))
-    lists: list[Sequence[Any]] = [places, parsed.account_ids]
-    if reader.collection.is_events:
+    names = list(collection.columns)
+    values = zip(*parsed.columns, strict=True) if names else repeat((), len(stored))
+    masker = rewriter.masker(collection)
+    rows = [
+        replace(row, columns=masker.keep_columns(dict(zip(names, each, strict=True)), row))
+        for row, each in zip(stored, values, strict=True)
+    ]
+    lists: list[Sequence[Any]] = [parsed.account_ids]
+    days: Sequence[date | None] = [each.row_day for each in batch]
+    if collection.is_events:
         result.untimed += parsed.occurred_at.count(None)
-        lists.append([new or old for new, old in zip(parsed.occurred_at, moments, strict=True)])
-        lists.append([new or old for new, old in zip(parsed.days, days, strict=True)])
-    return zip(*lists, *parsed.columns, strict=True)
+        moments = [
+            new or each.occurred_at for new, each in zip(parsed.occurred_at, batch, strict=True)
+        ]
+        days = [new or old for new, old in zip(parsed.days, days, strict=True)]
+        lists += [moments, days]
+    for number, masked in enumerate(rewriter.mask_parsed(collection, rows, days)):
+        own = (each[number] for each in lists)
+        yield (*own, *reader.values(batch[number], masked))

@@ -27,7 +27,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
-from magnetis_dagster.catalog import Catalogue, Collection, ColumnType, PersonalData
+from magnetis_dagster.catalog import Catalogue, Collection, ColumnType
 from magnetis_dagster.connection_names import UNNAMED
 
 DATA_SCHEMA = "magnetis"
@@ -524,9 +524,7 @@ def _person_indexes(collection: Collection) -> list[Index]:
     """Return the indexes that find the rows of one person."""
     keys = [
         Index(_index_name(collection.name, key), key, postgresql_where=text(f"{key} IS NOT NULL"))
-        for name, key in collection.key_columns.items()
-        # thousands of calls have the same recipient, and an index would not find them faster
-        if collection.columns[name].personal_data is not PersonalData.STAFF_RECIPIENT
+        for key in collection.key_columns.values()
     ]
     mentioned = Index(
         _index_name(collection.name, "mentioned_keys"),

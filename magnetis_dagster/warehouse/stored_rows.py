@@ -5,7 +5,7 @@ transaction updates it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
 from magnetis_dagster.database import driver_of
 from magnetis_dagster.exact_json import dump_json
-from magnetis_dagster.privacy.masking import MaskedRow, Row
+from magnetis_dagster.privacy.masking import MaskedRow, Row, RowMasker
 from magnetis_dagster.warehouse.copying import copy_rows
 from magnetis_dagster.warehouse.masking import Masking, State
 from magnetis_dagster.warehouse.schema import (
@@ -45,6 +45,8 @@ class Target:
     scope: str = "t.connection = :connection"
     is_present: str = "true"
     """SQL condition that a row `t` is what the API returned last."""
+    key: str = "id"
+    """Column by which the table is read in parts."""
 
 
 def table_of(collection: Collection) -> Target:
@@ -78,7 +80,24 @@ def quarantine_of(collection: Collection) -> Target:
     """Return the quarantined rows of a collection; a row has the age of its last read."""
     day = "CAST(t.last_seen_at AT TIME ZONE :zone AS date)"
     scope = f"t.connection = :connection AND t.collection = '{collection.name}'"
-    return Target(f"{OPS_SCHEMA}.quarantine", collection, {}, day, scope)
+    return Target(f"{OPS_SCHEMA}.quarantine", collection, {}, day, scope, key="key")
+
+
+def places_of(collection: Collection) -> list[Target]:
+    """Return every table that contains rows of a collection."""
+    return [*tables_with_rows(collection), quarantine_of(collection)]
+
+
+def person_condition(target: Target) -> str:
+    """Return the SQL condition that a row `t` is about a person with one of the keys `:keys`.
+
+    The quarantine has no caller keys: the condition is true for all of its rows.
+    """
+    if not target.columns:
+        return "true"
+    keys = "CAST(:keys AS text[])"
+    own = [f"t.{key} = ANY({keys})" for key in target.collection.key_columns.values()]
+    return " OR ".join([*own, f"t.mentioned_keys && {keys}"])
 
 
 def _own_names(collection: Collection) -> dict[str, str]:
@@ -103,35 +122,137 @@ class Masked:
         self.classes += other.classes
 
 
+class RowReader:
+    """Reads rows of one table and composes the records to write."""
+
+    def __init__(self, target: Target) -> None:
+        collection = self.collection = target.collection
+        self._names = list(collection.columns) if target.columns else []
+        self._blank = dict.fromkeys(collection.columns)
+        self._json = {
+            name for name, each in collection.columns.items() if each.type is ColumnType.JSON
+        }
+        self._keys = dict(collection.key_columns) if target.columns else {}
+        own = declared_types(collection) | privacy_types(collection) if target.columns else {}
+        written = {target.columns[name]: type_ for name, type_ in own.items()}
+        self._own = list(own)
+        self.types = {"_at": "text", "payload": "jsonb"} | written
+        declarations = ", ".join(f'"{name}" {type_}' for name, type_ in self.types.items())
+        self.create_table = f"CREATE TEMPORARY TABLE masked_rows ({declarations})"
+        # JSON as text, as the row parser returns it
+        selected = "".join(
+            f', CAST(t."{target.columns[name]}" AS text)'
+            if name in self._json
+            else f', t."{target.columns[name]}"'
+            for name in self._own
+        )
+        self._selected = (
+            f"SELECT CAST(t.ctid AS text) AS at, t.payload AS payload, {target.day} AS row_day"
+            f"{selected}"
+        )
+        self._from = f" FROM {target.table} AS t WHERE {target.scope}"
+        assignments = ", ".join(f'"{name}" = m."{name}"' for name in self.types if name != "_at")
+        self.update = (
+            f"UPDATE {target.table} AS t SET {assignments} FROM masked_rows AS m "
+            "WHERE t.ctid = CAST(m._at AS tid)"
+        )
+        self._first_key = len(self._names)
+
+    @property
+    def select(self) -> str:
+        """The statement that selects the rows; a condition may follow."""
+        return self._selected + self._from
+
+    def select_with(self, *more: str) -> str:
+        """Return the statement with more columns, which follow the others."""
+        return "".join([self._selected, *(f', t."{name}"' for name in more), self._from])
+
+    def row(self, stored: Sequence[Any]) -> Row:
+        """Return a selected row as a Row."""
+        payload, own = stored[1], stored[3 : 3 + len(self._own)]
+        if not self._names and not own:
+            return Row(self._blank, payload)
+        columns = dict(zip(self._names, own, strict=False))
+        privacy = dict(zip(self._own[self._first_key :], own[self._first_key :], strict=True))
+        return Row(
+            columns,
+            payload,
+            {name: privacy[key] for name, key in self._keys.items()},
+            _classes(privacy["masked"]),
+            _classes(privacy["payload_masked"]),
+        )
+
+    def record(
+        self, stored: Sequence[Any], before: Row, masked: MaskedRow
+    ) -> tuple[Any, ...] | None:
+        """Return the record to write, or None if nothing changed."""
+        after = masked.row
+        if not self._own:
+            same = after.payload is before.payload
+            return None if same else (stored[0], dump_json(after.payload))
+        new = privacy_values(self.collection, masked)
+        if (
+            after.payload is before.payload
+            and all(after.columns[name] is before.columns[name] for name in self._names)
+            and new == list(stored[3 + self._first_key : 3 + len(self._own)])
+        ):
+            return None
+        return self.values(stored, masked)
+
+    def values(self, stored: Sequence[Any], masked: MaskedRow) -> tuple[Any, ...]:
+        """Return the values of the columns in `types`."""
+        after = masked.row
+        columns = (after.columns[name] for name in self._names)
+        new = privacy_values(self.collection, masked)
+        return (stored[0], dump_json(after.payload), *columns, *new)
+
+
 class RowRewriter:
     """Masks rows of one connection in place, in the caller's transaction.
 
     `state`: today, and the erased persons.
     """
 
-    def __init__(self, connection: Connection, masking: Masking, state: State) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        connection: Connection,
+        masking: Masking,
+        state: State,
+        progress: Callable[[int], None] = lambda _read: None,
+    ) -> None:
+        """`progress` receives the number of rows examined so far in one call."""
+        self._progress = progress
+        self.connection = connection
         self._masking = masking
         self._state = state
 
     def mask(self, target: Target, condition: str, **parameters: object) -> Masked:
         """Mask the rows that meet an SQL condition on `t`; return the counts."""
-        reader = _Reader(target)
+        reader = RowReader(target)
         result = Masked()
-        self._connection.execute(text(reader.create_table))
+        self.connection.execute(text(reader.create_table))
         statement = text(f"{reader.select} AND ({condition})")
-        names = {"connection": self._masking.connection_name, "zone": self._masking.zone.key}
-        used = {name: value for name, value in names.items() if f":{name}" in statement.text}
+        used = self.parameters(statement.text)
         streaming = {"stream_results": True, "yield_per": BATCH}
-        with self._connection.execute(
+        with self.connection.execute(
             statement, used | parameters, execution_options=streaming
         ) as found:
             for batch in found.partitions(BATCH):
                 result.add(self._mask_batch(reader, batch))
-        self._connection.execute(text("DROP TABLE pg_temp.masked_rows"))
+                self._progress(result.read)
+        self.connection.execute(text("DROP TABLE pg_temp.masked_rows"))
         return result
 
-    def _mask_batch(self, reader: "_Reader", batch: Sequence[Any]) -> Masked:
+    def parameters(self, statement: str) -> dict[str, str]:
+        """Return the values of `:connection` and `:zone`, if a statement contains them."""
+        known = {"connection": self._masking.connection_name, "zone": self._masking.zone.key}
+        return {name: value for name, value in known.items() if f":{name}" in statement}
+
+    def masker(self, collection: Collection) -> RowMasker:
+        """Return the masker of a collection's rows."""
+        return self._masking.masker(collection)
+
+    def _mask_batch(self, reader: RowReader, batch: Sequence[Any]) -> Masked:
         rows = [reader.row(each) for each in batch]
         days = [each.row_day for each in batch]
         result = Masked(read=len(batch))
@@ -144,10 +265,10 @@ class RowRewriter:
                 records.append(record)
                 result.classes.update(masked.changed - {PersonalData.NONE})
         if records:
-            with driver_of(self._connection).cursor() as cursor:
+            with driver_of(self.connection).cursor() as cursor:
                 copy_rows(cursor, "masked_rows", reader.types, records)
-            self._connection.execute(text(reader.update))
-            self._connection.execute(text("TRUNCATE pg_temp.masked_rows"))
+            self.connection.execute(text(reader.update))
+            self.connection.execute(text("TRUNCATE pg_temp.masked_rows"))
         result.changed = len(records)
         return result
 
@@ -191,7 +312,7 @@ class RowRewriter:
         statement = last_contact_sql(self._masking)
         if not wanted or not statement:
             return {}
-        found = self._connection.execute(
+        found = self.connection.execute(
             text(statement), {"connection": self._masking.connection_name, "keys": wanted}
         )
         return dict(map(tuple, found))
@@ -218,75 +339,6 @@ def last_contact_sql(masking: Masking) -> str:
     if not parts:
         return ""
     return f"SELECT person, max(day) FROM ({' UNION ALL '.join(parts)}) AS c GROUP BY person"
-
-
-class _Reader:
-    """Reads rows of one table and composes the records to write."""
-
-    def __init__(self, target: Target) -> None:
-        collection = self.collection = target.collection
-        self._names = list(collection.columns) if target.columns else []
-        self._blank = dict.fromkeys(collection.columns)
-        self._json = {
-            name for name, each in collection.columns.items() if each.type is ColumnType.JSON
-        }
-        self._keys = dict(collection.key_columns) if target.columns else {}
-        own = declared_types(collection) | privacy_types(collection) if target.columns else {}
-        written = {target.columns[name]: type_ for name, type_ in own.items()}
-        self._own = list(own)
-        self.types = {"_at": "text", "payload": "jsonb"} | written
-        declarations = ", ".join(f'"{name}" {type_}' for name, type_ in self.types.items())
-        self.create_table = f"CREATE TEMPORARY TABLE masked_rows ({declarations})"
-        # JSON as text, as the row parser returns it
-        selected = "".join(
-            f', CAST(t."{target.columns[name]}" AS text)'
-            if name in self._json
-            else f', t."{target.columns[name]}"'
-            for name in self._own
-        )
-        self.select = (
-            f"SELECT CAST(t.ctid AS text) AS at, t.payload AS payload, {target.day} AS row_day"
-            f"{selected} FROM {target.table} AS t WHERE {target.scope}"
-        )
-        assignments = ", ".join(f'"{name}" = m."{name}"' for name in self.types if name != "_at")
-        self.update = (
-            f"UPDATE {target.table} AS t SET {assignments} FROM masked_rows AS m "
-            "WHERE t.ctid = CAST(m._at AS tid)"
-        )
-        self._first_key = len(self._names)
-
-    def row(self, stored: Sequence[Any]) -> Row:
-        """Return a selected row as a Row."""
-        payload, own = stored[1], stored[3:]
-        if not self._names and not own:
-            return Row(self._blank, payload)
-        columns = dict(zip(self._names, own, strict=False))
-        privacy = dict(zip(self._own[self._first_key :], own[self._first_key :], strict=True))
-        return Row(
-            columns,
-            payload,
-            {name: privacy[key] for name, key in self._keys.items()},
-            _classes(privacy["masked"]),
-            _classes(privacy["payload_masked"]),
-        )
-
-    def record(
-        self, stored: Sequence[Any], before: Row, masked: MaskedRow
-    ) -> tuple[Any, ...] | None:
-        """Return the record to write, or None if nothing changed."""
-        after = masked.row
-        if not self._own:
-            same = after.payload is before.payload
-            return None if same else (stored[0], dump_json(after.payload))
-        new = privacy_values(self.collection, masked)
-        if (
-            after.payload is before.payload
-            and all(after.columns[name] is before.columns[name] for name in self._names)
-            and new == list(stored[3 + self._first_key :])
-        ):
-            return None
-        columns = (after.columns[name] for name in self._names)
-        return (stored[0], dump_json(after.payload), *columns, *new)
 
 
 def privacy_values(collection: Collection, masked: MaskedRow) -> list[Any]:

@@ -36,6 +36,10 @@ WITH merged AS (
         "email",
         "plan",
         "created_at",
+        email_key,
+        masked,
+        payload_masked,
+        mentioned_keys,
         first_seen_at, last_seen_at, changed_at)
     SELECT
         :connection,
@@ -55,6 +59,10 @@ WITH merged AS (
         s.c_email,
         s.c_plan,
         s.c_created_at,
+        s.p_email_key,
+        s.p_masked,
+        s.p_payload_masked,
+        s.p_mentioned_keys,
         :read_at, :read_at, :read_at
     FROM incoming AS s
     WHERE s.reason IS NULL
@@ -74,12 +82,20 @@ WITH merged AS (
         "email" = excluded."email",
         "plan" = excluded."plan",
         "created_at" = excluded."created_at",
+        email_key = excluded.email_key,
+        masked = excluded.masked,
+        payload_masked = excluded.payload_masked,
+        mentioned_keys = excluded.mentioned_keys,
         last_seen_at = excluded.last_seen_at,
         deleted_at = NULL,
         changed_at = CASE WHEN (CASE WHEN t.payload IS NOT DISTINCT FROM excluded.payload THEN true ELSE CASE jsonb_typeof(t.payload) WHEN 'object' THEN (t.payload - ARRAY(SELECT o1.n FROM jsonb_each(t.payload) AS o1(n, v) WHERE translate(lower(o1.n COLLATE "C"), '_-. ', '') IN ('callcount', 'callscount', 'emailcount', 'emailscount', 'lastactivityat', 'lastcall', 'lastcallat', 'lastcalledat', 'lastemailat', 'lastloginat', 'lastreceivedat', 'lastseenat', 'lastusedat', 'usagecount', 'visitcount', 'visitscount'))) ELSE t.payload END IS NOT DISTINCT FROM CASE jsonb_typeof(excluded.payload) WHEN 'object' THEN (excluded.payload - ARRAY(SELECT o1.n FROM jsonb_each(excluded.payload) AS o1(n, v) WHERE translate(lower(o1.n COLLATE "C"), '_-. ', '') IN ('callcount', 'callscount', 'emailcount', 'emailscount', 'lastactivityat', 'lastcall', 'lastcallat', 'lastcalledat', 'lastemailat', 'lastloginat', 'lastreceivedat', 'lastseenat', 'lastusedat', 'usagecount', 'visitcount', 'visitscount'))) ELSE excluded.payload END END) THEN t.changed_at ELSE excluded.changed_at END
     WHERE NOT (t.last_seen_at > :read_at AND t.last_seen_at <= magnetis_ops.now())
       AND (NOT (CASE WHEN t.payload IS NOT DISTINCT FROM excluded.payload THEN true ELSE CASE jsonb_typeof(t.payload) WHEN 'object' THEN (t.payload - ARRAY(SELECT o1.n FROM jsonb_each(t.payload) AS o1(n, v) WHERE translate(lower(o1.n COLLATE "C"), '_-. ', '') IN ('callcount', 'callscount', 'emailcount', 'emailscount', 'lastactivityat', 'lastcall', 'lastcallat', 'lastcalledat', 'lastemailat', 'lastloginat', 'lastreceivedat', 'lastseenat', 'lastusedat', 'usagecount', 'visitcount', 'visitscount'))) ELSE t.payload END IS NOT DISTINCT FROM CASE jsonb_typeof(excluded.payload) WHEN 'object' THEN (excluded.payload - ARRAY(SELECT o1.n FROM jsonb_each(excluded.payload) AS o1(n, v) WHERE translate(lower(o1.n COLLATE "C"), '_-. ', '') IN ('callcount', 'callscount', 'emailcount', 'emailscount', 'lastactivityat', 'lastcall', 'lastcallat', 'lastcalledat', 'lastemailat', 'lastloginat', 'lastreceivedat', 'lastseenat', 'lastusedat', 'usagecount', 'visitcount', 'visitscount'))) ELSE excluded.payload END END) OR t.deleted_at IS NOT NULL OR (
         t.account_id,
+        t.email_key,
+        t.masked,
+        t.payload_masked,
+        t.mentioned_keys,
         t."name",
         t."network_id",
         t."network_name",
@@ -94,6 +110,10 @@ WITH merged AS (
         t."plan",
         t."created_at") IS DISTINCT FROM (
         excluded.account_id,
+        excluded.email_key,
+        excluded.masked,
+        excluded.payload_masked,
+        excluded.mentioned_keys,
         excluded."name",
         excluded."network_id",
         excluded."network_name",
@@ -189,6 +209,10 @@ WITH opened AS (
         "email",
         "plan",
         "created_at",
+        email_key,
+        masked,
+        payload_masked,
+        mentioned_keys,
         valid_from)
     SELECT
         connection,
@@ -208,6 +232,10 @@ WITH opened AS (
         "email",
         "plan",
         "created_at",
+        email_key,
+        masked,
+        payload_masked,
+        mentioned_keys,
         :read_at
     FROM magnetis.accounts AS t
     WHERE t.connection = :connection

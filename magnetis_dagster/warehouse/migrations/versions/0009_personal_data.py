@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("completed_at", _moment, comment="NULL: not every place is masked yet."),
         sa.PrimaryKeyConstraint("id"),
         schema=SCHEMA,
+        if_not_exists=True,
         comment="Erasures of persons; written before the first change, so that each one is "
         "completed.",
     )
@@ -52,6 +53,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["erasure_id"], [f"{SCHEMA}.erasures.id"]),
         sa.PrimaryKeyConstraint("erasure_id", "connection", "place"),
         schema=SCHEMA,
+        if_not_exists=True,
         comment="Rows that each erasure masked, by place.",
     )
     op.create_table(
@@ -69,6 +71,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["erasure_id"], [f"{SCHEMA}.erasures.id"]),
         sa.PrimaryKeyConstraint("id"),
         schema=SCHEMA,
+        if_not_exists=True,
         comment="Erased persons. Loads mask them, so that no read restores an erased person.",
     )
     op.create_index(
@@ -77,6 +80,7 @@ def upgrade() -> None:
         ["connection", "person_key"],
         unique=True,
         schema=SCHEMA,
+        if_not_exists=True,
     )
     op.create_table(
         "retention",
@@ -96,6 +100,7 @@ def upgrade() -> None:
         _connection("Connection that the row belongs to."),
         sa.PrimaryKeyConstraint("connection", "collection"),
         schema=SCHEMA,
+        if_not_exists=True,
         comment="Newest complete run of retention for each collection.",
     )
     op.create_table(
@@ -110,5 +115,6 @@ def upgrade() -> None:
         sa.Column("first_used_at", _moment, nullable=False),
         sa.PrimaryKeyConstraint("key_id"),
         schema=SCHEMA,
+        if_not_exists=True,
         comment="Secrets that caller keys were computed with, by id; never a secret.",
     )
