@@ -15,6 +15,7 @@ from magnetis_dagster.defs.alerting.sensor import alert_sensors
 from magnetis_dagster.defs.connection import connection_defs
 from magnetis_dagster.defs.connection_assets import ConnectionAssets
 from magnetis_dagster.defs.prune import Prune
+from magnetis_dagster.defs.retention import Retention
 from magnetis_dagster.defs.taken_days import taken_days
 from magnetis_dagster.settings import Settings
 
@@ -58,6 +59,7 @@ def _merged(
     return dg.Definitions.merge(
         *(connection_defs(ConnectionAssets.of(each, taken[each.name])) for each in connections),
         Prune.of_location(settings.timezone.key).definitions(),
+        Retention.of_location(settings.timezone.key).definitions(),
         dg.Definitions(sensors=alert_sensors(settings)),
     )
 

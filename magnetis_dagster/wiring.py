@@ -3,7 +3,7 @@
 Only `cli`, `dev`, `components`, `definitions`, `defs`, `dagster_support` and `doctor` use it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Engine
@@ -13,6 +13,9 @@ from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.connections import Connection, declarations
 from magnetis_dagster.database import connect, embedded, postmaster
 from magnetis_dagster.ingest import Ingestion, Permit, RunIdentity, Zones
+from magnetis_dagster.privacy.key_file import load_or_create_key
+from magnetis_dagster.privacy.plan import load_plan
+from magnetis_dagster.privacy.protection import Protection
 from magnetis_dagster.quota.ledger import Ledger
 from magnetis_dagster.running_dev import running_dev
 from magnetis_dagster.sandbox.options import SANDBOX_KEYS
@@ -20,6 +23,7 @@ from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Emptied, Rules, Warehouse
 from magnetis_dagster.warehouse import read_only as reader
 from magnetis_dagster.warehouse.connections import DeclaredConnection, declare
+from magnetis_dagster.warehouse.erasure import complete_erasures, connections_with_rows
 
 
 def uses_sandbox(settings: Settings) -> bool:
@@ -110,19 +114,50 @@ def open_engine(settings: Settings, *, create: bool = True) -> Iterator[Engine]:
         engine.dispose()
 
 
-def warehouse_of(engine: Engine, settings: Settings, catalogue: Catalogue) -> Warehouse:
-    """Return the warehouse in these settings' time zones."""
+def protection_of(settings: Settings, catalogue: Catalogue) -> Protection:
+    """Return plan and secrets for personal data. The embedded server's home gets a key by itself.
+
+    Raises: CatalogueError if the plan is invalid; UnusableKeyFile.
+    """
+    keys = settings.privacy_keys
+    if keys is None and settings.database_url is None:
+        keys = load_or_create_key(settings.home)
+    return Protection(load_plan(settings.config, catalogue), keys)
+
+
+def warehouse_of(
+    engine: Engine, settings: Settings, catalogue: Catalogue, name: str | None = None
+) -> Warehouse:
+    """Return the warehouse in these settings' time zones; `name` replaces their connection.
+
+    Raises: CatalogueError if the plan for personal data is invalid; UnusableKeyFile.
+    """
     return Warehouse(
         engine,
         catalogue,
-        connection_name=settings.connection,
+        connection_name=name or settings.connection,
         response_zone=settings.response_timezone,
         partition_zone=settings.timezone,
         view_zone=settings.view_timezone,
         rules=Rules(
             Emptied(settings.emptied_days), settings.doubted_share, settings.unreadable_share
         ),
+        protection=protection_of(settings, catalogue),
     )
+
+
+def warehouses_of(engine: Engine, connections: Sequence[Connection]) -> dict[str, Warehouse]:
+    """Return a warehouse for each connection with rows or a declaration, by name.
+
+    `connections`: the declared ones of this database. A removed connection, whose rows are still
+    stored, has the plan and the catalogue of the first one. Call `prepare` before.
+    """
+    found = {each.name: warehouse_of(engine, each.settings, each.catalogue) for each in connections}
+    first = connections[0]
+    for name in connections_with_rows(engine):
+        if name not in found:
+            found[name] = warehouse_of(engine, first.settings, first.catalogue, name)
+    return found
 
 
 def declare_connections(
@@ -178,9 +213,13 @@ def open_ingestion(
     advanced: Callable[[], None] = lambda: None,
     permit: Permit | None = None,
 ) -> Iterator[Ingestion]:
-    """Open the ingestion of one run. Raises: SettingsError and errors of the database."""
+    """Open the ingestion of one run; complete interrupted erasures first.
+
+    Raises: SettingsError, MissingPrivacyKey, WrongPrivacyKey and errors of the database.
+    """
     settings = connection.settings
     key = settings.require_key()
+    protection_of(settings, connection.catalogue).require_keys()
     with (
         open_engine(settings) as engine,
         Ingestion(
@@ -197,4 +236,5 @@ def open_ingestion(
         ) as ingestion,
     ):
         declare_connections(engine, [connection], complete=False)
+        complete_erasures(engine, warehouses_of(engine, [connection]), progress, wait=False)
         yield ingestion

@@ -16,6 +16,7 @@ from magnetis_dagster.cli.database import db_url, migrate, reparse
 from magnetis_dagster.cli.dbt_sources import dbt_sources
 from magnetis_dagster.cli.dev import dev
 from magnetis_dagster.cli.doctor import doctor
+from magnetis_dagster.cli.person import app as person_app
 from magnetis_dagster.cli.plan import plan
 from magnetis_dagster.cli.probe import probe
 from magnetis_dagster.cli.quota import quota
@@ -42,6 +43,7 @@ app.command()(plan)
 app.command()(reparse)
 app.command()(quota)
 app.add_typer(settings_app)
+app.add_typer(person_app)
 app.add_typer(sandbox_app)
 
 

@@ -200,6 +200,7 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
         from magnetis_dagster.defs.connection import connection_defs
         from magnetis_dagster.defs.connection_assets import ConnectionAssets
         from magnetis_dagster.defs.prune import Prune
+        from magnetis_dagster.defs.retention import Retention
         from magnetis_dagster.defs.taken_days import taken_days
 
         # without its database, only runs fail
@@ -216,6 +217,7 @@ class MagnetisComponent(dg.Component, dg.Resolvable, dg.Model):
         return dg.Definitions.merge(
             connection_defs(assets, execute, schedules=self.schedules, sensors=self.sensors),
             Prune.of_connection(connection).definitions(scheduled=self.schedules),
+            Retention.of_connection(connection).definitions(scheduled=self.schedules),
         )
 
     def _connection(self, folder: Path, *, check: bool = True) -> "Connection":

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import TYPE_CHECKING
 
 import zstandard
 from sqlalchemy import Connection, Engine, text
@@ -20,6 +21,7 @@ from magnetis_dagster.privacy.masking import Row
 from magnetis_dagster.warehouse.masking import Masking
 from magnetis_dagster.warehouse.merge_lock import wait_for_turn
 from magnetis_dagster.warehouse.queries import Queries
+from magnetis_dagster.warehouse.retention import require_keyed
 from magnetis_dagster.warehouse.schema import OPS_SCHEMA
 from magnetis_dagster.warehouse.stored_rows import (
     RowRewriter,
@@ -28,6 +30,9 @@ from magnetis_dagster.warehouse.stored_rows import (
     places_of,
     tables_with_rows,
 )
+
+if TYPE_CHECKING:
+    from magnetis_dagster.warehouse.warehouse import Warehouse
 
 _QUERIES = Queries("erasures")
 _LOCK = 0x6D61676E_65726173
@@ -79,15 +84,22 @@ def connections_with_rows(engine: Engine) -> list[str]:
     return [name for (name,) in fetch(engine, "read the connections", _QUERIES["connections"])]
 
 
-def find(engine: Engine, maskings: Mapping[str, Masking], persons: Persons) -> list[Place]:
+def find(
+    engine: Engine,
+    warehouses: Mapping[str, Warehouse],
+    persons: Persons,
+    progress: Progress = lambda _line: None,
+) -> list[Place]:
     """Return the places with rows about a person, and their number of rows.
 
-    Rows without caller keys are not found: call `retain` before if `is_keyed` is false.
+    Computes missing caller keys before.
     """
-    found = []
+    for name in persons:
+        require_keyed(warehouses[name], progress)
+    found: list[Place] = []
     with guarded(engine, "search for a person"), engine.connect() as connection:
         for name, keys in persons.items():
-            masking = maskings[name]
+            masking = warehouses[name].masking
             for collection in masking.catalogue.collections.values():
                 for target in places_of(collection):
                     found += _find_in(connection, masking, target, keys)
@@ -155,17 +167,17 @@ def record(
 
 def complete_erasures(
     engine: Engine,
-    masking_of: Callable[[str], Masking],
+    warehouses: Mapping[str, Warehouse],
     progress: Progress = lambda _line: None,
     *,
     wait: bool = True,
 ) -> list[int]:
     """Mask every place of the erasures that are not complete; return their ids.
 
-    `masking_of` returns the masking of a connection. `wait`: wait for another process that does the
-    same; otherwise return nothing.
+    `warehouses`: of every connection with rows, by name. `wait`: wait for another process that does
+    the same; otherwise return nothing.
 
-    Raises: WrongPrivacyKey, DatabaseUnavailable, DatabaseRefused.
+    Raises: MissingPrivacyKey, WrongPrivacyKey, DatabaseUnavailable, DatabaseRefused.
     """
     with guarded(engine, "complete an erasure"), engine.connect() as session:
         if not session.execute(_QUERIES["unfinished"]).first():
@@ -178,7 +190,7 @@ def complete_erasures(
             erasures = list(session.execute(_QUERIES["unfinished"]).scalars())
             session.commit()
             for erasure in erasures:
-                _complete(engine, erasure, masking_of, progress)
+                _complete(engine, erasure, warehouses, progress)
         finally:
             session.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
             session.commit()
@@ -186,7 +198,7 @@ def complete_erasures(
 
 
 def _complete(
-    engine: Engine, erasure: int, masking_of: Callable[[str], Masking], progress: Progress
+    engine: Engine, erasure: int, warehouses: Mapping[str, Warehouse], progress: Progress
 ) -> None:
     parameters = {"erasure": erasure}
     with engine.connect() as connection:
@@ -195,7 +207,11 @@ def _complete(
             persons.setdefault(name, set()).add(key)
         done = {tuple(row) for row in connection.execute(_QUERIES["done_places"], parameters)}
     for name, keys in persons.items():
-        masking = masking_of(name)
+        if name not in warehouses:
+            continue
+        warehouse = warehouses[name]
+        require_keyed(warehouse, progress)
+        masking = warehouse.masking
         for collection in masking.catalogue.collections.values():
             for target in tables_with_rows(collection):
                 if (name, target.table) not in done:
@@ -280,8 +296,9 @@ def _delete_pages(connection: Connection, masking: Masking, keys: frozenset[str]
     return len(places)
 
 
-def delete_pages_of_suppressed(engine: Engine, masking: Masking) -> int:
+def delete_pages_of_suppressed(warehouse: Warehouse) -> int:
     """Delete the cached pages that mention an erased person; return their number."""
+    engine, masking = warehouse.engine, warehouse.masking
     with guarded(engine, "delete cached pages"), engine.begin() as connection:
         suppressed = masking.state(connection).suppressed
         return _delete_pages(connection, masking, suppressed) if suppressed else 0
@@ -297,16 +314,17 @@ def read_erasure(engine: Engine, erasure: int) -> Erasure:
     )
 
 
-def suppressed_rows(engine: Engine, masking: Masking) -> dict[str, int]:
+def suppressed_rows(warehouse: Warehouse) -> dict[str, int]:
     """Return the number of rows by table that are about an erased person; empty if all is well."""
+    engine, masking = warehouse.engine, warehouse.masking
     found: dict[str, int] = {}
     with guarded(engine, "search for erased persons"), engine.connect() as connection:
         suppressed = masking.state(connection).suppressed
         connection.commit()
         if not suppressed:
             return {}
-        persons = {masking.connection_name: suppressed}
-    for place in find(engine, {masking.connection_name: masking}, persons):
+    name = masking.connection_name
+    for place in find(engine, {name: warehouse}, {name: suppressed}):
         found[place.table] = found.get(place.table, 0) + place.rows
     return found
 

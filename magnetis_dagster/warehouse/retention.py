@@ -101,6 +101,13 @@ def is_keyed(warehouse: Warehouse, collection: Collection) -> bool:
     return found is not None and found.rules == digest
 
 
+def require_keyed(warehouse: Warehouse, progress: Progress = lambda _line: None) -> None:
+    """Compute the caller keys of rows that have none, in all collections."""
+    for collection in warehouse.catalogue.collections.values():
+        if not is_keyed(warehouse, collection):
+            retain_collection(warehouse, collection, progress)
+
+
 def _mask_all(
     warehouse: Warehouse, masking: Masking, target: Target, total: Masked, progress: Progress
 ) -> None:

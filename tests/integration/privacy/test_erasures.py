@@ -1,0 +1,400 @@
+"""An erased person is in no place of the database, and no load, replay or restart restores it."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from protected import PRIVACY_KEY
+from sqlalchemy import Engine, text
+
+from magnetis_dagster.privacy.identifiers import UnknownIdentifier, keys_of
+from magnetis_dagster.privacy.protection import MissingPrivacyKey, Protection
+from magnetis_dagster.warehouse import Warehouse, erasure
+from magnetis_dagster.warehouse.erasure import (
+    complete_erasures,
+    find,
+    journal,
+    read_erasure,
+    record,
+    replay,
+    suppressed_rows,
+)
+from magnetis_dagster.warehouse.masking import WrongPrivacyKey
+from magnetis_dagster.warehouse.reparse import reparse
+from magnetis_dagster.warehouse.retention import overdue, retain
+
+Load = Callable[..., Any]
+WarehouseOf = Callable[..., Warehouse]
+TODAY = date.today()  # noqa: DTZ011 - any recent day
+DAY = TODAY - timedelta(days=20)
+NUMBER, EMAIL, NAME = "+33612345678", "zoe.quenneville@exemple.fr", "Zoé Quenneville"
+DIGITS = "612345678"
+OTHER = "+33698765432"
+
+
+def call(id_: str, number: str, day: date = DAY, **more: Any) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "account": {"id": "acc-1", "name": "Agence"},
+        "start_at": f"{day} 10:00:00",
+        "caller": {"number": number, "name": None},
+        "duration": 60,
+        "status": "completed",
+        **more,
+    }
+
+
+def everything() -> dict[str, list[Any]]:
+    """Return rows of several collections that contain the person in every place."""
+    return {
+        "calls": [
+            call("c1", "06 12 34 56 78", caller={"number": "06 12 34 56 78", "name": NAME}),
+            call("c2", OTHER, note=f"rappeler {NAME} au +33 6.12.34.56.78"),
+            call("c3", "０６１２３４５６７８", unknown={"deep": [{"x": "0033612345678"}]}),
+            call("c4", OTHER, **{"06_12_34_56_78": True}),
+            call("c5", OTHER, recipient={"id": "r", "number": "06·12·34·56·78"}),
+            call("c6", OTHER),
+            # without an id: quarantined
+            {"start_at": f"{DAY} 11:00:00", "caller": {"number": NUMBER, "name": NAME}},
+            f"not an object: {NUMBER}",
+        ],
+        "leads": [
+            {
+                "id": "l1",
+                "account": {"id": "acc-1"},
+                "created_at": f"{DAY} 10:00:00",
+                "contact": {"name": NAME, "phone": NUMBER, "email": EMAIL.upper()},
+                "message": f"Bonjour, {NAME}",
+            }
+        ],
+        "emails": [
+            {
+                "id": "e1",
+                "account": {"id": "acc-1"},
+                "created_at": f"{DAY} 10:00:00",
+                "from": f"{NAME} <{EMAIL}>",
+                "subject": f"de {EMAIL}",
+            }
+        ],
+        "email_alerts": [
+            {"id": "a1", "title": "Appels", "recipients": [EMAIL, "autre@exemple.fr"]},
+            {"id": "a2", "title": "Appels", "recipients": [{"email": EMAIL, "phone": NUMBER}]},
+        ],
+    }
+
+
+def load_all(warehouse: Warehouse, load: Load, rows: dict[str, list[Any]]) -> list[Any]:
+    return [load(warehouse, name, [DAY], page) for name, page in rows.items()]
+
+
+def erase(warehouse: Warehouse, *identifiers: str, expires_on: date | None = None) -> int:
+    keys = keys_of(identifiers, warehouse.masking.persons)
+    number = record(warehouse.engine, {warehouse.connection_name: keys}, "request 1", expires_on)
+    complete_erasures(warehouse.engine, {warehouse.connection_name: warehouse})
+    return number
+
+
+def cache_page(warehouse: Warehouse, body: str) -> None:
+    warehouse.page_cache(warehouse.catalogue["calls"], "work", "request").keep(
+        [DAY], 1, body.encode(), datetime.now(UTC)
+    )
+
+
+def test_an_erased_person_is_nowhere_and_stays_so(
+    warehouse_of: WarehouseOf,
+    load: Load,
+    hits: Callable[..., list[str]],
+    snapshot: Callable[[], dict[str, int]],
+    engine: Engine,
+) -> None:
+    warehouse = warehouse_of()
+    load_all(warehouse, load, everything())
+    changed = everything()
+    changed["email_alerts"][0]["title"] = "Autres appels"  # a version in the history
+    load_all(warehouse, load, changed)
+    cache_page(warehouse, f'{{"data": [{{"caller": "{NUMBER}"}}]}}')
+    cache_page_of_others = '{"data": [{"caller": "+33698765432"}]}'
+    warehouse.page_cache(warehouse.catalogue["calls"], "other", "request").keep(
+        [DAY], 1, cache_page_of_others.encode(), datetime.now(UTC)
+    )
+    before = snapshot()
+    assert hits([DIGITS], [EMAIL, NAME])
+    places = find(
+        engine,
+        {"magnetis": warehouse},
+        {"magnetis": keys_of([NUMBER, EMAIL], warehouse.masking.persons)},
+    )
+    tables = {place.table for place in places}
+    assert {
+        "magnetis.calls",
+        "magnetis.leads",
+        "magnetis.emails",
+        "magnetis.email_alerts",
+    } <= tables
+    assert {
+        "magnetis.email_alerts_history",
+        "magnetis_ops.quarantine",
+        "magnetis_ops.pages",
+    } <= tables
+
+    number = erase(warehouse, NUMBER, EMAIL)
+
+    assert hits([DIGITS], [EMAIL, NAME]) == []
+    assert snapshot() == before
+    done = read_erasure(engine, number)
+    assert done.completed_at is not None
+    assert {place for _, place, rows in done.places if rows} >= tables - {"magnetis_ops.quarantine"}
+    assert suppressed_rows(warehouse) == {}
+    with engine.connect() as connection:
+        kept = connection.execute(text("SELECT count(*) FROM magnetis_ops.pages")).scalar_one()
+        other = connection.execute(
+            text("SELECT caller_number FROM magnetis.calls WHERE id = 'c6'")
+        ).scalar_one()
+    assert (kept, other) == (1, OTHER)
+
+    # a look-back, a settings sync, a backfill and a reparse
+    for result in load_all(warehouse_of(), load, changed):
+        assert [(day.inserted, day.changed, day.deleted) for day in result.days] == [(0, 0, 0)]
+    for name in everything():
+        reparse(warehouse, warehouse.catalogue[name])
+    retain(warehouse)
+    assert hits([DIGITS], [EMAIL, NAME]) == []
+    assert snapshot() == before
+
+
+def test_an_interrupted_erasure_is_completed_later(
+    warehouse_of: WarehouseOf,
+    load: Load,
+    hits: Callable[..., list[str]],
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    warehouse = warehouse_of()
+    load_all(warehouse, load, everything())
+    original, calls = erasure._erase_in, []
+
+    def fail(*arguments: Any) -> int:
+        calls.append(arguments)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(erasure, "_erase_in", fail)
+    with pytest.raises(KeyboardInterrupt):
+        erase(warehouse, NUMBER, EMAIL)
+    monkeypatch.undo()
+    assert hits([DIGITS])
+    # a load before the completion already masks
+    load(warehouse, "calls", [DAY], everything()["calls"])
+    assert "magnetis.calls.payload" not in hits([DIGITS], [EMAIL])
+    assert complete_erasures(engine, {"magnetis": warehouse_of()}) != []
+    assert hits([DIGITS], [EMAIL, NAME]) == []
+    assert complete_erasures(engine, {"magnetis": warehouse_of()}) == []
+
+
+def test_a_restored_older_database_is_erased_again(
+    warehouse_of: WarehouseOf, load: Load, hits: Callable[..., list[str]], engine: Engine
+) -> None:
+    warehouse = warehouse_of()
+    load_all(warehouse, load, everything())
+    erase(warehouse, NUMBER, EMAIL)
+    entries = journal(engine)
+    with engine.begin() as connection:
+        for table in ("suppressions", "erasure_steps", "erasures"):
+            connection.execute(text(f"DELETE FROM magnetis_ops.{table}"))
+    load_all(warehouse_of(), load, everything())
+    assert hits([DIGITS])
+    assert len(replay(engine, entries)) == 1
+    complete_erasures(engine, {"magnetis": warehouse_of()})
+    assert hits([DIGITS], [EMAIL, NAME]) == []
+    assert replay(engine, entries) == []
+
+
+def test_an_erasure_during_a_load_masks_its_rows(
+    warehouse_of: WarehouseOf, hits: Callable[..., list[str]]
+) -> None:
+    from windows import PARIS
+
+    from magnetis_dagster.warehouse import Rules, WindowFacts
+
+    warehouse = warehouse_of()
+    rows = everything()["calls"]
+    calls = warehouse.catalogue["calls"]
+    with warehouse.staging(calls) as staging:
+        staging.add(rows)
+        received = staging.deduplicate().received
+        erase(warehouse_of(), NUMBER, EMAIL)
+        read_at = datetime.now(UTC)
+        facts = WindowFacts(
+            days=[DAY],
+            read_at=read_at,
+            announced=received,
+            received=received,
+            api_calls=1,
+            bytes=0,
+            milliseconds=0,
+            run_id="test",
+            read_on=read_at.astimezone(PARIS).date(),
+            rules=Rules(),
+        )
+        warehouse.commit(staging, facts)
+    assert hits([DIGITS], [EMAIL, NAME]) == []
+
+
+def test_a_page_with_an_erased_person_is_not_cached(
+    warehouse_of: WarehouseOf, hits: Callable[..., list[str]]
+) -> None:
+    erase(warehouse_of(), NUMBER)
+    warehouse = warehouse_of()
+    calls = warehouse.catalogue["calls"]
+    cache = warehouse.page_cache(calls, "work", "request")
+    body = f'{{"data": ["{NUMBER}"]}}'.encode()
+    with warehouse.staging(calls) as staging:
+        keep = cache.keeping([DAY], 1, body, datetime.now(UTC))
+        staging.add([call("c1", NUMBER)], keep)
+        assert hits([DIGITS]) == []
+        staging.add([call("c1", OTHER)], keep)
+    assert hits([DIGITS]) == ["magnetis_ops.pages.body"]
+
+
+def test_after_the_end_of_a_suppression_loads_store_the_person(
+    warehouse_of: WarehouseOf, load: Load, hits: Callable[..., list[str]]
+) -> None:
+    warehouse = warehouse_of()
+    load(warehouse, "calls", [DAY], [call("c1", NUMBER)])
+    erase(warehouse, NUMBER, expires_on=TODAY - timedelta(days=1))
+    assert hits([DIGITS]), "an erasure that has expired masks nothing"
+    erase(warehouse, NUMBER, expires_on=TODAY + timedelta(days=30))
+    assert hits([DIGITS]) == []
+    # a later request with an earlier end changes nothing
+    erase(warehouse, NUMBER, expires_on=TODAY - timedelta(days=1))
+    load(warehouse, "calls", [DAY], [call("c1", NUMBER)])
+    assert hits([DIGITS]) == []
+
+
+def test_a_connection_erases_its_own_rows_only_if_asked(
+    warehouse_of: WarehouseOf, load: Load, hits: Callable[..., list[str]], engine: Engine
+) -> None:
+    nord, sud = warehouse_of(name="nord"), warehouse_of(name="sud")
+    for each in (nord, sud):
+        load(each, "calls", [DAY], [call("c1", NUMBER)])
+    with engine.connect() as connection:
+        keys = connection.execute(text("SELECT caller_key FROM magnetis.calls")).scalars().all()
+    assert len(set(keys)) == 2
+    erase(nord, NUMBER)
+    assert hits([DIGITS])
+    erase(sud, NUMBER)
+    assert hits([DIGITS]) == []
+
+
+def test_a_new_secret_keeps_erased_persons_and_gives_rows_new_keys(
+    warehouse_of: WarehouseOf, load: Load, hits: Callable[..., list[str]], engine: Engine
+) -> None:
+    load(warehouse_of(), "calls", [DAY], [call("c1", NUMBER), call("c2", OTHER)])
+    erase(warehouse_of(), NUMBER)
+    both = f"2:{'n3w' * 12}ABCDEFGH,{PRIVACY_KEY}"
+    rotated = warehouse_of(key=both)
+    result = load(rotated, "calls", [DAY], [call("c1", NUMBER), call("c2", OTHER)])
+    assert [(day.inserted, day.changed) for day in result.days] == [(0, 0)]
+    with engine.connect() as connection:
+        [(first, second)] = connection.execute(
+            text(
+                "SELECT (SELECT caller_key FROM magnetis.calls WHERE id = 'c1'), "
+                "(SELECT caller_key FROM magnetis.calls WHERE id = 'c2')"
+            )
+        ).tuples()
+    assert first is None
+    assert second.startswith("k2:")
+    assert hits([DIGITS]) == []
+    with pytest.raises(WrongPrivacyKey, match="lacks the key t"):
+        load(warehouse_of(key=both.partition(",")[0]), "calls", [DAY], [call("c3", NUMBER)])
+    with pytest.raises(WrongPrivacyKey, match="Key t of"):
+        load(warehouse_of(key=f"t:{'x7Yz' * 10}"), "calls", [DAY], [call("c3", NUMBER)])
+    assert hits([DIGITS]) == []
+
+
+def test_without_a_key_nothing_is_loaded(
+    engine: Engine, warehouse_of: WarehouseOf, load: Load, hits: Callable[..., list[str]]
+) -> None:
+    warehouse = warehouse_of()
+    warehouse.protection = Protection(warehouse.masking.protection.plan, None)
+    warehouse._masking = None
+    with pytest.raises(MissingPrivacyKey, match="openssl rand"):
+        load(warehouse, "calls", [DAY], [call("c1", NUMBER)])
+    assert hits([DIGITS]) == []
+
+
+@pytest.mark.parametrize("given", ["", "Zoé", "3949", "zoe@", "12", "anonymous"])
+def test_an_identifier_that_is_none_is_refused_without_quoting_it(
+    warehouse_of: WarehouseOf, given: str
+) -> None:
+    with pytest.raises(UnknownIdentifier, match="Identifier 2") as raised:
+        keys_of([NUMBER, given], warehouse_of().masking.persons)
+    assert not given or given not in str(raised.value).replace("Identifier 2", "")
+
+
+STEPS = st.lists(
+    st.sampled_from(["load", "reload", "erase", "retain", "rotate", "reparse"]),
+    min_size=2,
+    max_size=6,
+)
+OLD = TODAY - timedelta(days=500)
+"""Older than 13 months, younger than 3 years."""
+
+
+def _final_state(engine: Engine) -> list[Any]:
+    with engine.connect() as connection:
+        return [
+            tuple(row)
+            for row in connection.execute(
+                text(
+                    "SELECT id, payload, caller_number, caller_name, caller_key IS NULL, gclid, "
+                    "masked, payload_masked FROM magnetis.calls ORDER BY id"
+                )
+            )
+        ]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=STEPS)
+def test_any_order_reaches_the_same_state(
+    warehouse_of: WarehouseOf, load: Load, engine: Engine, steps: list[str]
+) -> None:
+    rows = {
+        DAY: [call("n1", NUMBER), call("n2", OTHER, note=NUMBER)],
+        OLD: [call("o1", NUMBER, OLD, gclid="x"), call("o2", OTHER, OLD, gclid="y")],
+    }
+
+    def run(order: list[str]) -> list[Any]:
+        with engine.begin() as connection:
+            for table in ("magnetis.calls", "magnetis_ops.days", "magnetis_ops.day_reads"):
+                connection.execute(text(f"DELETE FROM {table}"))
+            for table in ("suppressions", "erasure_steps", "erasures", "retention"):
+                connection.execute(text(f"DELETE FROM magnetis_ops.{table}"))
+        key, loaded = PRIVACY_KEY, False
+        for step in order:
+            warehouse = warehouse_of(key=key)
+            match step:
+                case "load" | "reload":
+                    for day, page in rows.items():
+                        [merged] = load(warehouse, "calls", [day], page).days
+                        if loaded:
+                            assert (merged.inserted, merged.changed, merged.deleted) == (0, 0, 0)
+                    loaded = True
+                case "erase":
+                    erase(warehouse, NUMBER)
+                case "retain":
+                    retain(warehouse)
+                case "rotate":
+                    key = f"2:{'n3w' * 12}ABCDEFGH,{PRIVACY_KEY}"
+                case "reparse":
+                    reparse(warehouse, warehouse.catalogue["calls"])
+        assert overdue(warehouse_of(key=key), warehouse.catalogue["calls"]) == {}
+        return _final_state(engine)
+
+    expected = run(["load", "erase", "retain"])
+    assert run([*steps, "load", "erase"]) == expected
+    assert run([*steps, "erase", "reload"]) == expected
