@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from protected import PRIVACY_KEY
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
 from magnetis_dagster.sandbox import PERSONAL_MARKERS
@@ -67,6 +68,8 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     """Hide the developer's MAGNETIS_ variables, `.env` files and container secrets from tests."""
     for name in [name for name in os.environ if name.startswith(("MAGNETIS_", "DAGSTER_"))]:
         monkeypatch.delenv(name)
+    # the tests' databases are servers of their own, for which no key is created
+    monkeypatch.setenv("MAGNETIS_PRIVACY_KEY", PRIVACY_KEY)
     monkeypatch.setattr("magnetis_dagster.settings.SECRETS", tmp_path / "secrets")
     monkeypatch.chdir(tmp_path)
 

@@ -62,12 +62,11 @@ class PersonSearch:
         for name, value in members.items():
             # most values are kept, short, or texts that occurred before
             kind = type(value)
-            if (value is None or kind is bool) and name in received:
-                continue
             try:
                 child = received[name]
             except KeyError:
                 child = member.child(name) if member is not None else None
+            if child is None and known.get(name) is not _NOBODY:
                 self._search_text(name, None, found, personal)
             if kind is str:
                 if len(value) < 5 and value.isascii():

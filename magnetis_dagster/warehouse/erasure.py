@@ -17,13 +17,13 @@ from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.database import fetch, guarded
 from magnetis_dagster.exact_json import BrokenJson, load_json
-from magnetis_dagster.privacy.masking import Row
 from magnetis_dagster.warehouse.masking import Masking
 from magnetis_dagster.warehouse.merge_lock import wait_for_turn
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.retention import require_keyed
 from magnetis_dagster.warehouse.schema import OPS_SCHEMA
 from magnetis_dagster.warehouse.stored_rows import (
+    RowReader,
     RowRewriter,
     Target,
     person_condition,
@@ -118,8 +118,10 @@ def _find_in(
             text(f"SELECT t.payload FROM {target.table} AS t WHERE {target.scope}"),
             {"connection": name},
         )
-        masker, blank = masking.masker(collection), dict.fromkeys(collection.columns)
-        found = sum(not keys.isdisjoint(masker.persons_in(Row(blank, each))) for (each,) in rows)
+        masker, reader = masking.masker(collection), RowReader(target, masking.zone)
+        found = sum(
+            not keys.isdisjoint(masker.persons_in(reader.parse(payload))) for (payload,) in rows
+        )
         yield Place(name, target.table, "payload", found)
         return
     counts = {

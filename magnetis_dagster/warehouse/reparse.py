@@ -80,7 +80,7 @@ def _reparse_table(
     progress: Callable[[int], None],
 ) -> None:
     connection, collection = rewriter.connection, parser.collection
-    reader = RowReader(target)
+    reader = RowReader(target, rewriter.zone)
     moment = {"occurred_at": "timestamptz", "day": "date"} if collection.is_events else {}
     columns = {"account_id": "text"} | moment | reader.types
     names = [f'"{column}"' for column in columns if column != "_at"]

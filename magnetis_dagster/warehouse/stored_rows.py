@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
 from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
+from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.database import driver_of
 from magnetis_dagster.exact_json import dump_json
 from magnetis_dagster.privacy.masking import MaskedRow, Row, RowMasker
@@ -125,8 +127,9 @@ class Masked:
 class RowReader:
     """Reads rows of one table and composes the records to write."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, zone: ZoneInfo) -> None:
         collection = self.collection = target.collection
+        self._parser = RowParser(collection, response_zone=zone, partition_zone=zone)
         self._names = list(collection.columns) if target.columns else []
         self._blank = dict.fromkeys(collection.columns)
         self._json = {
@@ -170,8 +173,8 @@ class RowReader:
     def row(self, stored: Sequence[Any]) -> Row:
         """Return a selected row as a Row."""
         payload, own = stored[1], stored[3 : 3 + len(self._own)]
-        if not self._names and not own:
-            return Row(self._blank, payload)
+        if not own:
+            return self.parse(payload)
         columns = dict(zip(self._names, own, strict=False))
         privacy = dict(zip(self._own[self._first_key :], own[self._first_key :], strict=True))
         return Row(
@@ -180,6 +183,15 @@ class RowReader:
             {name: privacy[key] for name, key in self._keys.items()},
             _classes(privacy["masked"]),
             _classes(privacy["payload_masked"]),
+        )
+
+    def parse(self, payload: Any) -> Row:
+        """Return a quarantined payload as a Row: its columns tell whom the row is about."""
+        if not isinstance(payload, dict):
+            return Row(self._blank, payload)
+        columns = self._parser.read_all([payload]).columns
+        return Row(
+            {name: each[0] for name, each in zip(self._blank, columns, strict=True)}, payload
         )
 
     def record(
@@ -228,7 +240,7 @@ class RowRewriter:
 
     def mask(self, target: Target, condition: str, **parameters: object) -> Masked:
         """Mask the rows that meet an SQL condition on `t`; return the counts."""
-        reader = RowReader(target)
+        reader = RowReader(target, self._masking.zone)
         result = Masked()
         self.connection.execute(text(reader.create_table))
         statement = text(f"{reader.select} AND ({condition})")
@@ -247,6 +259,11 @@ class RowRewriter:
         """Return the values of `:connection` and `:zone`, if a statement contains them."""
         known = {"connection": self._masking.connection_name, "zone": self._masking.zone.key}
         return {name: value for name, value in known.items() if f":{name}" in statement}
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of days."""
+        return self._masking.zone
 
     def masker(self, collection: Collection) -> RowMasker:
         """Return the masker of a collection's rows."""

@@ -128,17 +128,9 @@ def test_an_erased_person_is_nowhere_and_stays_so(
         {"magnetis": keys_of([NUMBER, EMAIL], warehouse.masking.persons)},
     )
     tables = {place.table for place in places}
-    assert {
-        "magnetis.calls",
-        "magnetis.leads",
-        "magnetis.emails",
-        "magnetis.email_alerts",
-    } <= tables
-    assert {
-        "magnetis.email_alerts_history",
-        "magnetis_ops.quarantine",
-        "magnetis_ops.pages",
-    } <= tables
+    expected = ("calls", "leads", "emails", "email_alerts", "email_alerts_history")
+    assert tables >= {f"magnetis.{name}" for name in expected}
+    assert tables >= {"magnetis_ops.quarantine", "magnetis_ops.pages"}
 
     number = erase(warehouse, NUMBER, EMAIL)
 
@@ -178,7 +170,7 @@ def test_an_interrupted_erasure_is_completed_later(
 
     def fail(*arguments: Any) -> int:
         calls.append(arguments)
-        if len(calls) == 9:
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return original(*arguments)
 
@@ -305,7 +297,7 @@ def test_a_new_secret_keeps_erased_persons_and_gives_rows_new_keys(
                 "SELECT (SELECT caller_key FROM magnetis.calls WHERE id = 'c1'), "
                 "(SELECT caller_key FROM magnetis.calls WHERE id = 'c2')"
             )
-        ).tuples()
+        )
     assert first is None
     assert second.startswith("k2:")
     assert hits([DIGITS]) == []
