@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from protected import PRIVACY_KEY
 from warm import run_cli
 
 from magnetis_dagster.cli.app import app
@@ -28,7 +29,8 @@ def magnetis(*arguments: str, **environment: str) -> "subprocess.CompletedProces
         for name, value in os.environ.items()
         if not name.startswith(("MAGNETIS_", "DAGSTER_"))
     }
-    return run_cli(*arguments, environment={**clean, "COLUMNS": "200", **environment})
+    known = {"COLUMNS": "200", "MAGNETIS_PRIVACY_KEY": PRIVACY_KEY}
+    return run_cli(*arguments, environment={**clean, **known, **environment})
 
 
 def names_of_commands() -> list[str]:

@@ -40,7 +40,7 @@ def warehouse_of(engine: Engine, catalogue: Catalogue) -> WarehouseOf:
 @pytest.fixture
 def load() -> Load:
     """Load pages of rows as one complete window; each window is an hour newer than the last one."""
-    clock = iter(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(10_000))
+    clock = iter(datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(10_000))
 
     def load(
         warehouse: Warehouse, name: str, days: Sequence[date], *pages: list[Any]
