@@ -95,8 +95,7 @@ def check_keys(connection: Connection, keys: PrivacyKeys) -> None:
             raise WrongPrivacyKey(
                 f"Key {key_id} of MAGNETIS_PRIVACY_KEY is not the one that the rows of this "
                 "database were loaded with. Restore it from your copy. To use a new one, give it "
-                "another id and put it first, as docs/privacy.md#caller-keys describes. Nothing was "
-                "written."
+                "another id and put it first (docs/privacy.md#caller-keys). Nothing was written."
             )
     used = {key_id for key_id in connection.execute(QUERIES["used_ids"]).scalars() if key_id}
     if missing := sorted(used - proofs.keys()):
