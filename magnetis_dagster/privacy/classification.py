@@ -95,6 +95,18 @@ def column_classes(collection: Collection, root: Member) -> dict[str, PersonalDa
     return found
 
 
+def personal_columns(collection: Collection, plan: CollectionPlan) -> frozenset[str]:
+    """Return the columns with personal data: at one of their paths, or in a member below it."""
+    root = classify(collection, plan)
+    none = {PersonalData.NONE}
+    found = {name for name, each in column_classes(collection, root).items() if each not in none}
+    for name, column in collection.columns.items():
+        members = [member for path in column.paths for member in _at(root, split(path))]
+        if any(member.classes - none for member in members):
+            found.add(name)
+    return frozenset(found)
+
+
 def json_member(column: Column, root: Member) -> Member:
     """Return the declarations below the first path of a column of type json."""
     return _at(root, split(column.paths[0]))[0]

@@ -13,6 +13,7 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.database import fetch, guarded, write
+from magnetis_dagster.privacy.plan import Plan
 from magnetis_dagster.warehouse.columns import require_declared_types
 from magnetis_dagster.warehouse.connections import register
 from magnetis_dagster.warehouse.merge import MergedDay, MergeResult, WindowFacts, merge
@@ -55,8 +56,12 @@ class Warehouse:
         view_zone: ZoneInfo | None = None,
         emptied: Emptied = Emptied.DOUBT,
         rules: Rules | None = None,
+        plan: Plan | None = None,
     ) -> None:
-        """`rules` are the limits of a plausible change; None: the defaults with `emptied`."""
+        """`rules` are the limits of a plausible change; None: the defaults with `emptied`.
+
+        `plan` classifies personal data; None: the default plan.
+        """
         self.engine = engine
         self.connection_name = connection_name
         self.rules = rules or Rules(emptied)
@@ -64,6 +69,7 @@ class Warehouse:
         self.response_zone = response_zone
         self.partition_zone = partition_zone
         self.view_zone = view_zone or partition_zone
+        self.plan = plan
         self._verified: set[str] = set()
         """Names of the collections whose columns have their declared types."""
         self._is_registered = False
@@ -76,6 +82,7 @@ class Warehouse:
             progress,
             self.view_zone,
             connection_name=self.connection_name,
+            plan=self.plan,
         )
 
     def reader(self, collection: Collection) -> RowParser:
