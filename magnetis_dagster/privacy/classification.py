@@ -96,13 +96,16 @@ def column_classes(collection: Collection, root: Member) -> dict[str, PersonalDa
 
 
 def personal_columns(collection: Collection, plan: CollectionPlan) -> frozenset[str]:
-    """Return the columns with personal data: at one of their paths, or in a member below it."""
+    """Return the columns with personal data; those of type json, if any member below has it."""
     root = classify(collection, plan)
-    none = {PersonalData.NONE}
-    found = {name for name, each in column_classes(collection, root).items() if each not in none}
-    for name, column in collection.columns.items():
-        members = [member for path in column.paths for member in _at(root, split(path))]
-        if any(member.classes - none for member in members):
+    found = set()
+    for name, data_class in column_classes(collection, root).items():
+        column = collection.columns[name]
+        classes = {data_class}
+        if column.type is ColumnType.JSON:
+            members = [member for path in column.paths for member in _at(root, split(path))]
+            classes = classes.union(*(member.classes for member in members))
+        if classes != {PersonalData.NONE}:
             found.add(name)
     return frozenset(found)
 

@@ -361,7 +361,7 @@ def _drop_columns(
         if compare_columns(connection, collection).undeclared:
             lock_collection(connection, collection)
             dropped += compare_columns(connection, collection).undeclared
-    own_views = {
+    collections = {
         f"the view {name}": each
         for each in catalogue.collections.values()
         for name in own_views(each)
@@ -371,8 +371,8 @@ def _drop_columns(
     for column in dropped:
         names = {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]}
         for _, what in connection.execute(_DEPENDENTS, names):
-            if what in own_views:
-                affected[own_views[what].name] = own_views[what]
+            if what in collections:
+                affected[collections[what].name] = collections[what]
             else:
                 uses.append(f"{column} is used by {what}")
     if uses:

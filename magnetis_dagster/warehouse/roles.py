@@ -173,10 +173,10 @@ class CustomerRole:
                 _QUERIES["is_customer"], {"role": self.name, "group": CUSTOMERS}
             ).scalar():
                 raise RoleRefused(
-                    f"The role {self.name} exists and is no customer's. Choose another name. To "
-                    f"make it one, run as an administrator: GRANT {CUSTOMERS} TO {self._quoted}."
+                    f"The role {self.name} exists and is no customer's. Choose another name, or "
+                    f"make it one as an administrator: GRANT {CUSTOMERS} TO {_quoted(self.name)}."
                 )
-            _execute(connection, _limits(self._quoted, MASKED_SCHEMA))
+            _execute(connection, _limits(_quoted(self.name), MASKED_SCHEMA))
             for name, accounts in self.access.items():
                 row = {
                     "role": self.name,
@@ -206,18 +206,14 @@ class CustomerRole:
             f"GRANT USAGE ON SCHEMA {MASKED_SCHEMA} TO {CUSTOMERS}",
             f"GRANT SELECT ON ALL TABLES IN SCHEMA {MASKED_SCHEMA} TO {CUSTOMERS}",
             self._creation,
-            *_limits(self._quoted, MASKED_SCHEMA),
+            *_limits(_quoted(self.name), MASKED_SCHEMA),
             *self._insertions(),
         ]
 
     @property
-    def _quoted(self) -> str:
-        return f'"{self.name}"'
-
-    @property
     def _creation(self) -> str:
         limit = f"CONNECTION LIMIT {_CUSTOMER_SESSIONS}"
-        return f"CREATE ROLE {self._quoted} LOGIN {limit} IN ROLE {CUSTOMERS}"
+        return f"CREATE ROLE {_quoted(self.name)} LOGIN {limit} IN ROLE {CUSTOMERS}"
 
     def _insertions(self) -> list[str]:
         return [
@@ -250,10 +246,10 @@ def instructions(url: str, role: LoginRole) -> str:
     """Return the SQL, without a password, by which the administrator of `url` creates the role."""
     parameters = parameters_of(url)
     address = mask_passwords(parameters | {"user": role.name, "password": "given"})
-    statements = role.statements(_identifier(parameters.get("user", "magnetis")))
+    owner = parameters.get("user", "magnetis")
+    statements = role.statements(owner if _PLAIN_NAME.fullmatch(owner) else _quoted(owner))
     if database := parameters.get("dbname"):
-        grant = f"GRANT CONNECT ON DATABASE {_identifier(database)} TO {_identifier(role.name)}"
-        statements.append(grant)
+        statements.append(f"GRANT CONNECT ON DATABASE {_quoted(database)} TO {_quoted(role.name)}")
     lines = "".join(f"  {statement};\n" for statement in statements)
     return (
         "MAGNETIS_DATABASE_URL names a server of your own: its administrator must create the role "
@@ -295,8 +291,8 @@ def _execute(connection: Connection, statements: Sequence[str]) -> None:
         connection.execute(text(statement))
 
 
-def _identifier(name: str) -> str:
-    return name if _PLAIN_NAME.fullmatch(name) else '"{}"'.format(name.replace('"', '""'))
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def _literal(value: str) -> str:
