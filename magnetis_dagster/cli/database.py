@@ -91,14 +91,10 @@ def db_url(
     """
     from magnetis_dagster.wiring import shown_address
 
-    chosen = _chosen_role(
-        RoleName.READER if read_only and role is None else role,
-        customer,
-        connection or [],
-        account or [],
-    )
     if read_only and role is RoleName.ANALYST:
         raise _contradiction("--read-only is the role reader: omit it, or --role.")
+    role = RoleName.READER if read_only else role
+    chosen = _choose_role(role, customer, connection or [], account or [])
     settings = load_any_connection().settings
     url, runs = shown_address(settings, tcp=tcp, role=chosen)
     if not runs:
@@ -111,7 +107,7 @@ def db_url(
     typer.echo(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
 
 
-def _chosen_role(
+def _choose_role(
     role: RoleName | None, customer: str | None, connections: list[str], accounts: list[str]
 ) -> "LoginRole | None":
     from magnetis_dagster.warehouse.roles import ANALYST_ROLE, READER_ROLE, CustomerRole
