@@ -73,15 +73,19 @@ def record_visibility(
         for name, each in catalogue.collections.items()
         for column, visible in declared_visibility(each, plan.of(name)).items()
     ]
-    collections, names, visible = (list(each) for each in zip(*rows, strict=True))
     parameters = {
         "connection": connection_name,
-        "collections": collections,
-        "names": names,
-        "visible": visible,
+        "collections": [collection for collection, _, _ in rows],
+        "names": [name for _, name, _ in rows],
+        "visible": [visible for _, _, visible in rows],
     }
     connection.execute(_QUERIES["forget"], parameters)
     connection.execute(_QUERIES["record"], parameters)
+
+
+def has_visibility(connection: Connection, connection_name: str) -> bool:
+    """Return whether a connection has recorded what it declares. Its rows may have been deleted."""
+    return bool(connection.execute(_QUERIES["recorded"], {"connection": connection_name}).scalar())
 
 
 def forget_column(connection: Connection, collection: str, name: str) -> None:

@@ -18,6 +18,10 @@ FROM unnest(CAST(:collections AS text[]), CAST(:names AS text[]), CAST(:visible 
 ON CONFLICT (connection, collection, name) DO UPDATE SET visible = excluded.visible
 WHERE v.visible <> excluded.visible
 
+-- name: recorded
+-- Select whether a connection has declarations.
+SELECT EXISTS (SELECT FROM magnetis_ops.column_visibility WHERE connection = :connection)
+
 -- name: forget_column
 -- Delete the declarations of one column.
 DELETE FROM magnetis_ops.column_visibility WHERE collection = :collection AND name = :name

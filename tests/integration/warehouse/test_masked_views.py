@@ -194,6 +194,23 @@ def test_a_column_is_hidden_if_any_connection_declares_it_personal(
     assert [str(each) for each in drop_columns(engine, catalogue)] == ["magnetis.calls.crm"]
 
 
+def test_a_connection_whose_rows_were_deleted_declares_its_columns_again(
+    engine: Engine, columns: Callable[[str], list[str]], overlaid: Overlaid
+) -> None:
+    """As after the statements of docs/connections.md, which leave schema_state."""
+    overlaid(PLAIN, "nord")
+    overlaid(PERSONAL, "sud")
+    with engine.begin() as connection:
+        connection.execute(
+            text("DELETE FROM magnetis_ops.column_visibility WHERE connection = 'sud'")
+        )
+    overlaid(PERSONAL, "sud")
+    overlaid("collections: {calls: {columns: {crm: {paths: [crm]}, more: {paths: [m]}}}}", "nord")
+    found = columns("magnetis_masked.calls")
+    assert "more" in found
+    assert "crm" not in found
+
+
 def test_a_dropped_column_is_forgotten(
     engine: Engine, catalogue: Catalogue, query: Query, overlaid: Overlaid
 ) -> None:
