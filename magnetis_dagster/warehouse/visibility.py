@@ -41,15 +41,15 @@ def default_plan(catalogue: Catalogue) -> Plan:
 def declared_visibility(collection: Collection, plan: CollectionPlan) -> dict[str, bool]:
     """Return whether each declared column is visible, by name.
 
-    The caller keys of personal columns are visible. The table may lack them.
+    Columns for caller keys are visible. The table may lack them.
     """
     personal = personal_columns(collection, plan)
-    found = {
-        key_column(name): True
+    keys = [
+        key_column(name)
         for name, column in collection.columns.items()
-        if name in personal and column.contains and column.type is ColumnType.TEXT
-    }
-    return found | {name: name not in personal for name in collection.columns}
+        if column.contains and column.type is ColumnType.TEXT
+    ]
+    return dict.fromkeys(keys, True) | {name: name not in personal for name in collection.columns}
 
 
 def declared_columns(catalogue: Catalogue, plan: Plan) -> Visible:
