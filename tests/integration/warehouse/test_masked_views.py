@@ -82,7 +82,7 @@ def test_no_view_has_a_personal_column(
         }
         commented = query(
             "SELECT attname FROM pg_attribute WHERE attrelid = CAST(:table AS regclass) "
-            "AND col_description(attrelid, attnum) ~* 'personal data'",
+            "AND col_description(attrelid, attnum) ~ 'Personal data:|May hold personal data'",
             table=f"magnetis.{name}",
         )
         assert personal | {"payload"} == {column for (column,) in commented}
@@ -114,14 +114,17 @@ def test_a_number_is_represented_by_its_caller_key_if_the_table_has_it(
     migrated_again: Callable[[], None],
     load: Any,
 ) -> None:
-    before = columns("magnetis_masked.calls")
-    assert "caller_key" not in before
+    def is_shown() -> bool:
+        return "caller_key" in columns("magnetis_masked.calls")
+
+    assert is_shown() is ("caller_key" in columns("magnetis.calls"))
     with engine.begin() as connection:
         connection.execute(
-            text("ALTER TABLE magnetis.calls ADD caller_key text, ADD other_key text")
+            text("ALTER TABLE magnetis.calls ADD IF NOT EXISTS caller_key text, ADD other_key text")
         )
     migrated_again()
-    assert columns("magnetis_masked.calls") == [*before, "caller_key"]
+    assert is_shown()
+    assert "other_key" not in columns("magnetis_masked.calls"), "nobody declares it"
     load("calls", [DAY], [call(1, caller_number="0612345678")])
     with engine.begin() as connection:
         connection.execute(text("UPDATE magnetis.calls SET caller_key = 'k1:x'"))
