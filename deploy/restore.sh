@@ -27,7 +27,7 @@ read -r -a in <<<"${IN-docker compose exec -T --env PGUSER=magnetis postgres}"
 [ ${#in[@]} = 0 ] || for _ in $(seq 60); do "${in[@]}" pg_isready --quiet --host=127.0.0.1 </dev/null && break; sleep 1; done
 query() { ${in[@]+"${in[@]}"} psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 --dbname="$database"; }
 
-held=$(echo "SELECT count(*) FROM pg_namespace WHERE nspname IN ('magnetis', 'magnetis_ops', 'dagster')" | query)
+held=$(echo "SELECT count(*) FROM pg_namespace WHERE nspname IN ('magnetis', 'magnetis_ops', 'magnetis_masked', 'dagster')" | query)
 if [ "$held" != 0 ]; then
   echo "Database $database already contains tables of magnetis_dagster. Nothing was changed." \
     "Restore into an empty database." >&2

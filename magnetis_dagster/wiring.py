@@ -21,9 +21,9 @@ from magnetis_dagster.running_dev import running_dev
 from magnetis_dagster.sandbox.options import SANDBOX_KEYS
 from magnetis_dagster.settings import Settings
 from magnetis_dagster.warehouse import Emptied, Rules, Warehouse
-from magnetis_dagster.warehouse import read_only as reader
 from magnetis_dagster.warehouse.connections import DeclaredConnection, declare
 from magnetis_dagster.warehouse.erasure import complete_erasures, connections_with_rows
+from magnetis_dagster.warehouse.roles import LoginRole, RoleUnknown, instructions
 
 
 def uses_sandbox(settings: Settings) -> bool:
@@ -75,33 +75,36 @@ def require_home(settings: Settings) -> None:
         embedded.require(settings.home)
 
 
-def shown_address(settings: Settings, *, tcp: bool, read_only: bool) -> tuple[str, bool]:
+def shown_address(
+    settings: Settings, *, tcp: bool, role: LoginRole | None = None
+) -> tuple[str, bool]:
     """Return the database's URL for psql and BI tools, and whether its server runs.
 
-    Starts no server. `tcp`: on 127.0.0.1 with a password. `read_only`: for the role
-    `magnetis_reader`, which is created.
+    Starts no server. `tcp`: on 127.0.0.1 with a password. `role`: for this role, which is created;
+    None: for the owner.
 
-    Raises: NoEmbeddedDatabase, NotRunning, NoTcp; ReaderUnknown for a server of the user's own.
+    Raises: NoEmbeddedDatabase, NotRunning, NoTcp, RoleRefused; RoleUnknown for a server of the
+    user's own.
     """
     if address := settings.database_address:
-        if read_only:
-            raise reader.ReaderUnknown(reader.instructions(address))
+        if role:
+            raise RoleUnknown(instructions(address, role))
         return address, True
     database = embedded_database(settings)
     url, runs = embedded.address(settings.home, database=database)
-    if tcp or read_only:
+    if tcp or role:
         embedded.require_running(settings.home)
-    if read_only:
+    if role:
         engine = connect(url)
         try:
-            reader.create(engine)
+            role.create(engine)
         finally:
             engine.dispose()
-    role = reader.ROLE if read_only else postmaster.SUPERUSER
+    user = role.name if role else postmaster.SUPERUSER
     if tcp:
-        access = embedded.allow_tcp(settings.home, role)
-        return f"postgresql://{role}:{access.password}@127.0.0.1:{access.port}/{database}", True
-    return embedded.address(settings.home, database=database, role=role)[0], runs
+        access = embedded.allow_tcp(settings.home, user)
+        return f"postgresql://{user}:{access.password}@127.0.0.1:{access.port}/{database}", True
+    return embedded.address(settings.home, database=database, role=user)[0], runs
 
 
 @contextmanager

@@ -46,6 +46,8 @@ LONGEST = (
     "integration/warehouse/test_upgrade.py",
     "integration/warehouse/test_connection_rows.py",
     "integration/components/test_component.py",
+    "integration/warehouse/test_masked_views.py",
+    "integration/warehouse/test_access.py",
 )
 """Files that take over 20 seconds each. One of the workers runs the last file alone. `end_to_end`
 mostly waits, so its files are spread over the workers."""

@@ -55,6 +55,9 @@ rows, so such a row is in the table once for each connection. The view
 `magnetis.<collection>_distinct` has the same columns and each `id` once, from the connection with
 the widest scope that has it.
 
+The view `magnetis_masked.<collection>` has the rows and columns of `_current` without personal
+data. [privacy.md](privacy.md#masked-views) describes its columns, and who reads which rows.
+
 The partition of an event is the local day of its time. The partition of a snapshot is the local day
 on which it was taken; a past day can no longer be taken.
 

@@ -50,12 +50,14 @@ GRANT TEMPORARY ON DATABASE :"database" TO magnetis_owner, magnetis_load;
 
 CREATE SCHEMA IF NOT EXISTS magnetis;
 CREATE SCHEMA IF NOT EXISTS magnetis_ops;
+CREATE SCHEMA IF NOT EXISTS magnetis_masked;
 CREATE SCHEMA IF NOT EXISTS dagster;
 
 -- Objects of the superuser from an older version or a restored backup become the owner's. The
 -- sequence of a serial column follows its table.
 CREATE TEMPORARY VIEW ours AS
-SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('magnetis', 'magnetis_ops', 'dagster');
+SELECT oid, nspname FROM pg_namespace
+WHERE nspname IN ('magnetis', 'magnetis_ops', 'magnetis_masked', 'dagster');
 SELECT format('ALTER SCHEMA %I OWNER TO magnetis_owner', nspname) FROM ours \gexec
 SELECT format('ALTER TABLE %s OWNER TO magnetis_owner', c.oid::regclass)
 FROM pg_class AS c JOIN ours ON ours.oid = c.relnamespace

@@ -1,6 +1,7 @@
 """`magnetis db-url`, `migrate` and `reparse`: the database and its tables."""
 
 import re
+from enum import StrEnum
 from json import dumps
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from magnetis_dagster.connections import Connection
+    from magnetis_dagster.warehouse.roles import LoginRole
+
+
+class RoleName(StrEnum):
+    """A role that reads all rows."""
+
+    ANALYST = "analyst"
+    READER = "reader"
 
 
 def db_url(
@@ -34,20 +43,60 @@ def db_url(
         bool,
         typer.Option(
             "--read-only",
-            help="Print the address for the role magnetis_reader, which can only read the data.",
+            help="The same as --role reader.",
         ),
     ] = False,
+    role: Annotated[
+        RoleName | None,
+        typer.Option(
+            "--role",
+            help="Print the address for a role that can only read: magnetis_analyst without "
+            "personal data, or magnetis_reader with it.",
+        ),
+    ] = None,
+    customer: Annotated[
+        str | None,
+        typer.Option(
+            "--customer",
+            metavar="NAME",
+            help="Print the address for the role NAME, which reads without personal data the rows "
+            "of --connection only.",
+        ),
+    ] = None,
+    connection: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--connection",
+            metavar="NAME",
+            help="With --customer: let the role read the rows of this connection. Repeat it for "
+            "several.",
+        ),
+    ] = None,
+    account: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--account",
+            metavar="ID",
+            help="With --customer and one --connection: only the rows of this account. Repeat it "
+            "for several. [default: all accounts]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Print the database's address for psql and BI tools.
 
-    Use it as in psql "$(magnetis db-url)". It contains the password, if there is one. --tcp and
-    --read-only need the embedded server to run; their password is generated once and stored in
-    MAGNETIS_HOME.
+    Use it as in psql "$(magnetis db-url)". It contains the password, if there is one. Roles are
+    created at their first use. --tcp and roles need the embedded server to run; passwords are
+    generated once and stored in MAGNETIS_HOME. For a server of your own, roles are printed as SQL.
     """
     from magnetis_dagster.wiring import shown_address
 
+    if read_only and role is RoleName.ANALYST:
+        raise _contradiction("--read-only is the role reader: omit it, or --role.")
+    role = RoleName.READER if read_only else role
+    chosen = _choose_role(role, customer, connection or [], account or [])
     settings = load_any_connection().settings
-    url, runs = shown_address(settings, tcp=tcp, read_only=read_only)
+    url, runs = shown_address(settings, tcp=tcp, role=chosen)
     if not runs:
         typer.echo(
             "The embedded server is not running. It runs while `magnetis dev` or a Dagster command "
@@ -56,6 +105,30 @@ def db_url(
         )
     # psql does not accept the driver in SQLAlchemy's addresses
     typer.echo(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
+
+
+def _choose_role(
+    role: RoleName | None, customer: str | None, connections: list[str], accounts: list[str]
+) -> "LoginRole | None":
+    from magnetis_dagster.warehouse.roles import ANALYST_ROLE, READER_ROLE, CustomerRole
+
+    if customer is None:
+        if connections or accounts:
+            raise _contradiction("--connection and --account belong to --customer.")
+        if role is None:
+            return None
+        return ANALYST_ROLE if role is RoleName.ANALYST else READER_ROLE
+    if role is not None:
+        raise _contradiction("--customer is a role of its own: omit --role and --read-only.")
+    if accounts and len(connections) != 1:
+        raise _contradiction("--account needs exactly one --connection, which has the account.")
+    return CustomerRole(customer, dict.fromkeys(connections, accounts))
+
+
+def _contradiction(message: str) -> Exception:
+    from magnetis_dagster.errors import PermanentError
+
+    return PermanentError(message)
 
 
 def migrate(
@@ -133,6 +206,7 @@ def _migrate(connection: "Connection", log: "Callable[[str], None]", end: float)
     from time import monotonic, sleep
 
     from magnetis_dagster.database import DatabaseUnavailable
+    from magnetis_dagster.privacy.plan import load_plan
     from magnetis_dagster.warehouse.migrate import migrate as bring_up_to_date
     from magnetis_dagster.wiring import open_engine
 
@@ -146,6 +220,7 @@ def _migrate(connection: "Connection", log: "Callable[[str], None]", end: float)
                     log,
                     settings.view_timezone,
                     connection_name=connection.name,
+                    plan=load_plan(settings.config, connection.catalogue),
                 )
             except DatabaseUnavailable:
                 if monotonic() >= end:

@@ -17,6 +17,9 @@ from magnetis_dagster.warehouse.migration_state import MigrationState, migration
 from magnetis_dagster.wiring import database_url
 
 SCHEMAS = ("magnetis", "magnetis_ops", "dagster")
+"""Schemas that loads use."""
+OWNED_SCHEMAS = (*SCHEMAS, "magnetis_masked")
+"""Schemas in which migrations create tables and views."""
 CONNECT_SECONDS = 5
 OLDEST = 140000
 """Oldest server version that PostgreSQL itself still maintains, as of 2026."""
@@ -49,7 +52,7 @@ def check_database(
         return [absent, *_disk(settings.home, "home", free_bytes)]
     engine = connect(url, connect_timeout=str(CONNECT_SECONDS))
     try:
-        facts = read_facts(engine, SCHEMAS)
+        facts = read_facts(engine, OWNED_SCHEMAS)
         state = migration_state(engine, union([each.catalogue for each in connections]))
         zones = {
             zone
@@ -108,7 +111,9 @@ def judge_server(facts: ServerFacts) -> list[Finding]:
 def judge_rights(facts: ServerFacts, *, is_current: bool) -> Finding:
     """Check the rights of the role. `is_current`: whether the tables need no migration."""
     name = "rights"
-    locked = [schema for schema, each in facts.schemas.items() if not each.is_usable]
+    locked = [
+        schema for schema, each in facts.schemas.items() if schema in SCHEMAS and not each.is_usable
+    ]
     if locked:
         return error(
             name,
@@ -124,7 +129,7 @@ def judge_rights(facts: ServerFacts, *, is_current: bool) -> Finding:
             "Loads fail, because rows are staged in them.",
             f'GRANT TEMPORARY ON DATABASE "{facts.database}" TO the role.',
         )
-    absent = [each for each in SCHEMAS if each not in facts.schemas]
+    absent = [each for each in OWNED_SCHEMAS if each not in facts.schemas]
     closed = [each for each, rights in facts.schemas.items() if not rights.creates_tables]
     gaps = []
     if absent and not facts.creates_schemas:

@@ -95,6 +95,21 @@ def column_classes(collection: Collection, root: Member) -> dict[str, PersonalDa
     return found
 
 
+def personal_columns(collection: Collection, plan: CollectionPlan) -> frozenset[str]:
+    """Return the columns with personal data; those of type json, if any member below has it."""
+    root = classify(collection, plan)
+    found = set()
+    for name, data_class in column_classes(collection, root).items():
+        column = collection.columns[name]
+        classes = {data_class}
+        if column.type is ColumnType.JSON:
+            members = [member for path in column.paths for member in _at(root, split(path))]
+            classes = classes.union(*(member.classes for member in members))
+        if classes != {PersonalData.NONE}:
+            found.add(name)
+    return frozenset(found)
+
+
 def json_member(column: Column, root: Member) -> Member:
     """Return the declarations below the first path of a column of type json."""
     return _at(root, split(column.paths[0]))[0]

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, MetaData, Row, Table
 
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse.queries import Queries
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, MASKED_SCHEMA, OPS_SCHEMA
 
 _KINDS = {
     "r": "table",
@@ -22,6 +22,7 @@ _KINDS = {
     "c": "type",
 }
 _TABLES = {"r", "p"}
+_SCHEMAS = (DATA_SCHEMA, OPS_SCHEMA, MASKED_SCHEMA)
 _OBJECTS = Queries("foreign_objects")["objects"]
 
 
@@ -33,12 +34,12 @@ def require_own(connection: Connection, metadata: MetaData, views: Mapping[str, 
     """Raise ForeignObject unless this program created every object under one of its names.
 
     `metadata` has the tables of the schema magnetis. `views` maps names with their schema to
-    comments. If magnetis_ops has no record of this program, both schemas may contain only tables of
-    magnetis, restored from a backup.
+    comments. If magnetis_ops has no record of this program, the schemas may contain only tables of
+    magnetis, restored from a backup, and the views.
     """
     tables = {table.name: table for table in metadata.tables.values()}
     indexes = {str(index.name): table.name for table in tables.values() for index in table.indexes}
-    found = connection.execute(_OBJECTS, {"schemas": [DATA_SCHEMA, OPS_SCHEMA]}).all()
+    found = connection.execute(_OBJECTS, {"schemas": list(_SCHEMAS)}).all()
     ops_tables = {row.name for row in found if row.schema == OPS_SCHEMA and row.kind in _TABLES}
     has_records = {"schema_state", "alembic_version"} <= ops_tables
     foreign = []
@@ -61,7 +62,7 @@ def require_own(connection: Connection, metadata: MetaData, views: Mapping[str, 
         listed = "; ".join([*foreign[:5], "…"] if len(foreign) > 5 else foreign)
         raise ForeignObject(
             f"This program did not create {listed}. It needs these names in the schemas "
-            f"{DATA_SCHEMA} and {OPS_SCHEMA}. Rename or move these objects, or set "
+            f"{', '.join(_SCHEMAS[:-1])} and {_SCHEMAS[-1]}. Rename or move these objects, or set "
             "MAGNETIS_DATABASE_URL to another database. Nothing was changed or requested."
         )
 

@@ -5,7 +5,8 @@ Users add columns by MAGNETIS_CONFIG that no shipped migration can know. So ther
 1. Alembic's migrations bring `magnetis_ops` from release to release. They also make the changes
    that cannot be derived from the catalogue, such as a rename or another type.
 2. Alembic compares the catalogue with `magnetis`, and missing tables and columns are created.
-3. The views of those tables are created or replaced.
+3. The views of those tables are created or replaced, and the roles that read them get their
+   rights.
 4. Keys and indexes are changed to the declared ones: in one transaction for empty tables,
    concurrently and one by one for others (indexes.py).
 
@@ -38,7 +39,7 @@ from magnetis_dagster.database import guarded
 from magnetis_dagster.database.locks import change_tables
 from magnetis_dagster.database.schemas import ensure_schema
 from magnetis_dagster.errors import PermanentError
-from magnetis_dagster.warehouse import read_only
+from magnetis_dagster.privacy.plan import Plan
 from magnetis_dagster.warehouse.columns import Comparison, TableColumn, compare_columns
 from magnetis_dagster.warehouse.foreign_objects import require_own
 from magnetis_dagster.warehouse.indexes import (
@@ -56,9 +57,11 @@ from magnetis_dagster.warehouse.indexes import (
 )
 from magnetis_dagster.warehouse.merge_lock import lock_collection
 from magnetis_dagster.warehouse.queries import Queries
+from magnetis_dagster.warehouse.roles import grant_all
 from magnetis_dagster.warehouse.schema import (
     DATA_SCHEMA,
     DIALECT,
+    MASKED_SCHEMA,
     OPS_SCHEMA,
     data_metadata,
     ops_metadata,
@@ -68,20 +71,28 @@ from magnetis_dagster.warehouse.schema import (
 from magnetis_dagster.warehouse.settings_changes import ABOUT, VIEW, refresh_view, view_statements
 from magnetis_dagster.warehouse.views import (
     declared_statements,
-    distinct_name,
     drop_views,
+    own_views,
     refresh_views,
     view_comments,
-    view_name,
+)
+from magnetis_dagster.warehouse.visibility import (
+    declared_columns,
+    default_plan,
+    forget_column,
+    has_visibility,
+    record_visibility,
+    visible_columns,
 )
 
 PARIS = ZoneInfo("Europe/Paris")
 Progress = Callable[[str], None]
 """Receives a line for each attempt that found a lock taken, and every 10 s of an index build."""
+Change = Callable[[Connection], bool]
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _DEPENDENTS = Queries("columns")["dependents"]
-_digests: dict[tuple[str, str], str] = {}
-"""By catalogue and time zone. One takes 0.2 s of CPU, and each tick of a sensor needs it."""
+_digests: dict[tuple[str, str, str], str] = {}
+"""By catalogue, time zone and plan. One takes 0.2 s of CPU, and each tick of a sensor needs it."""
 _ACTION = "bring the tables up to date"
 
 
@@ -100,41 +111,53 @@ def migrate(
     zone: ZoneInfo = PARIS,
     *,
     connection_name: str = UNNAMED,
+    plan: Plan | None = None,
 ) -> bool:
     """Bring the database to this version and this catalogue; return whether it changed.
 
-    Each connection may have a catalogue of its own. The tables contain the columns of all.
+    Each connection may have a catalogue and a privacy plan of its own. The tables contain the
+    columns of all. `plan` decides which of them the masked views contain; None: the default plan.
 
-    If the database is up to date, it costs one query and waits for no lock. `zone` is the time zone
-    of local times in views: MAGNETIS_TIMEZONE. Building the indexes of a large table takes minutes;
-    its readers and writers continue.
+    If the database is up to date, it costs three short queries and waits for no lock. `zone` is the
+    time zone of local times in views: MAGNETIS_TIMEZONE. Building the indexes of a large table
+    takes minutes; its readers and writers continue.
 
     Raises: ForeignObject, KeyInUse, NewerDatabase, LockBusy, ReservedColumn.
     """
-    digest = _digest(catalogue, zone)
+    plan = plan or default_plan(catalogue)
+    digest = _digest(catalogue, zone, plan)
     change = partial(change_tables, engine, _ACTION, progress=progress)
     with guarded(engine, _ACTION):
         with engine.connect() as connection:
-            if _is_applied(connection, digest):
-                return False
+            names = _applied_by(connection, digest)
+            is_declared = has_visibility(connection, connection_name) if names else False
+        record = partial(_record, digest=digest, connection_name=connection_name)
+        declare = partial(_declare, catalogue=catalogue, plan=plan, connection_name=connection_name)
+        if _state_name(connection_name) in names and is_declared:
+            return False
+        if names:
+            return change(
+                partial(_join, declare=declare, catalogue=catalogue, zone=zone, record=record)
+            )
         if not change(partial(_upgrade_ops, catalogue=catalogue, digest=digest)):
             return False
         for collection in change(partial(_create_tables, catalogue=catalogue)):
             change(partial(_add_columns, collection=collection))
+        change(declare)
         change(partial(_replace_views, catalogue=catalogue, zone=zone))
         change(partial(_complete_empty_tables, catalogue=catalogue))
         _complete_tables(engine, catalogue, progress)
-        return change(partial(_record, digest=digest, connection_name=connection_name))
+        return change(record)
 
 
 def _upgrade_ops(connection: Connection, catalogue: Catalogue, digest: str) -> bool:
     """Update magnetis_ops; return False if another process has finished the whole migration."""
-    if _is_applied(connection, digest):
+    if _applied_by(connection, digest):
         return False
     metadata = data_metadata(catalogue)
     require_own(connection, metadata, {VIEW: ABOUT} | view_comments(catalogue))
     require_replaceable_keys(connection, _all_tables(catalogue))
-    for schema in (DATA_SCHEMA, OPS_SCHEMA):
+    for schema in (DATA_SCHEMA, OPS_SCHEMA, MASKED_SCHEMA):
         ensure_schema(connection, schema)
     for collection in _sorted_collections(catalogue):
         # a merge locks the tables of a collection in another order
@@ -179,10 +202,34 @@ def _add_columns(connection: Connection, collection: Collection) -> None:
             operations.invoke(each)
 
 
+def _declare(
+    connection: Connection, catalogue: Catalogue, plan: Plan, connection_name: str
+) -> bool:
+    """Record what the connection declares; return whether other columns are visible now."""
+    before = visible_columns(connection)
+    record_visibility(connection, catalogue, plan, connection_name)
+    return visible_columns(connection) != before
+
+
+def _join(
+    connection: Connection,
+    declare: Change,
+    record: Change,
+    catalogue: Catalogue,
+    zone: ZoneInfo,
+) -> bool:
+    """Record a connection whose tables exist already; return whether views changed."""
+    changes_views = declare(connection)
+    if changes_views:
+        _replace_views(connection, catalogue, zone)
+    record(connection)
+    return changes_views
+
+
 def _replace_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) -> None:
     refresh_view(connection, catalogue)
     refresh_views(connection, catalogue, zone)
-    read_only.grant(connection)
+    grant_all(connection)
 
 
 def _complete_empty_tables(connection: Connection, catalogue: Catalogue) -> None:
@@ -258,7 +305,7 @@ def _clear_too_long(connection: Connection, index: Index, collection: Collection
 
 
 def _record(connection: Connection, digest: str, connection_name: str) -> bool:
-    if _is_applied(connection, digest):
+    if _state_name(connection_name) in _applied_by(connection, digest):
         return False
     version, _, _ = digest.partition(" ")
     connection.execute(
@@ -316,18 +363,18 @@ def _drop_columns(
         if compare_columns(connection, collection).undeclared:
             lock_collection(connection, collection)
             dropped += compare_columns(connection, collection).undeclared
-    own_views = {
-        f"the view {DATA_SCHEMA}.{name}": each
+    collections = {
+        f"the view {name}": each
         for each in catalogue.collections.values()
-        for name in (view_name(each), distinct_name(each))
+        for name in own_views(each)
     }
     uses: list[str] = []
     affected: dict[str, Collection] = {}
     for column in dropped:
         names = {"table": f"{DATA_SCHEMA}.{column.table}", "names": [column.name]}
         for _, what in connection.execute(_DEPENDENTS, names):
-            if what in own_views:
-                affected[own_views[what].name] = own_views[what]
+            if what in collections:
+                affected[collections[what].name] = collections[what]
             else:
                 uses.append(f"{column} is used by {what}")
     if uses:
@@ -341,6 +388,7 @@ def _drop_columns(
     for column in dropped:
         table = f"{DATA_SCHEMA}.{column.table}"
         connection.execute(text(f'ALTER TABLE {table} DROP COLUMN "{column.name}"'))
+        forget_column(connection, column.table, column.name)
     if affected:
         refresh_views(connection, catalogue, zone)
     for grant in grants:
@@ -380,8 +428,8 @@ def differences(
     return found
 
 
-def _is_applied(connection: Connection, digest: str) -> bool:
-    """Return whether the newest catalogue of any connection had this digest."""
+def _applied_by(connection: Connection, digest: str) -> set[str]:
+    """Return the names in schema_state of the connections whose newest catalogue has the digest."""
     # Not by to_regclass: after the wait for the lock, it may still return a result from the
     # session's cache, and everything would be done twice.
     exists = (
@@ -389,28 +437,33 @@ def _is_applied(connection: Connection, digest: str) -> bool:
         "WHERE n.nspname = :schema AND c.relname = 'schema_state'"
     )
     if connection.execute(text(exists), {"schema": OPS_SCHEMA}).scalar() is None:
-        return False
-    same = text(f"SELECT EXISTS (SELECT FROM {OPS_SCHEMA}.schema_state WHERE digest = :digest)")
-    return bool(connection.execute(same, {"digest": digest}).scalar())
+        return set()
+    same = text(f"SELECT name FROM {OPS_SCHEMA}.schema_state WHERE digest = :digest")
+    return set(connection.scalars(same, {"digest": digest}))
 
 
-def _digest(catalogue: Catalogue, zone: ZoneInfo) -> str:
-    """Return the digest of everything that `migrate` creates for a catalogue.
+def _digest(catalogue: Catalogue, zone: ZoneInfo, plan: Plan) -> str:
+    """Return the digest of everything that `migrate` creates for a catalogue and a plan.
 
     Its first word is that of this version's migrations.
     """
-    key = catalogue.model_dump_json(serialize_as_any=True), zone.key
+    # of the plan, only the classes of members matter here
+    members = {name: plan.of(name).members for name in catalogue.collections}
+    key = catalogue.model_dump_json(serialize_as_any=True), zone.key, repr(members)
     if key not in _digests:
-        _digests[key] = _compose_digest(catalogue, zone)
+        _digests[key] = _compose_digest(catalogue, zone, plan)
     return _digests[key]
 
 
-def _compose_digest(catalogue: Catalogue, zone: ZoneInfo) -> str:
+def _compose_digest(catalogue: Catalogue, zone: ZoneInfo, plan: Plan) -> str:
     tables = data_metadata(catalogue).sorted_tables
     indexes = [index for table in tables for index in sorted(table.indexes, key=str)]
     created: list[DDLElement] = [*map(CreateTable, tables), *map(CreateIndex, indexes)]
     statements = [str(each.compile(dialect=DIALECT)) for each in created]
-    statements += [*view_statements(catalogue), *declared_statements(catalogue, zone)]
+    visible = declared_columns(catalogue, plan)
+    statements += [*view_statements(catalogue), *declared_statements(catalogue, zone, visible)]
+    # the tables may lack a visible column, such as a caller key
+    statements.append(repr(sorted((name, sorted(columns)) for name, columns in visible.items())))
     migrations = sorted(path.name for path in (_MIGRATIONS / "versions").glob("*.py"))
     return f"{_hash(migrations)[:12]} {_hash(statements)}"
 

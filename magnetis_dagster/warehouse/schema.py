@@ -32,6 +32,7 @@ from magnetis_dagster.connection_names import UNNAMED
 
 DATA_SCHEMA = "magnetis"
 OPS_SCHEMA = "magnetis_ops"
+MASKED_SCHEMA = "magnetis_masked"
 _moment = DateTime(timezone=True)
 _TYPES: dict[ColumnType, TypeEngine[Any]] = {
     ColumnType.TEXT: Text(),
@@ -48,6 +49,8 @@ _MASKED = {
     "mentioned_keys": "Caller keys of persons in texts without a key column, such as free text.",
 }
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+ALL_ACCOUNTS = "*"
+"""`account_id` in magnetis_ops.row_access for all rows of a connection."""
 _LONGEST_NAME = 63
 """Bytes; PostgreSQL truncates longer names."""
 
@@ -392,6 +395,35 @@ _ops_table(
     Column("key_id", Text, primary_key=True),
     _required("proof", Text, "Keyed hash of a constant: shows that a secret is the same."),
     _required("first_used_at", _moment),
+)
+
+_ops_table(
+    "row_access",
+    "Rows of the schema magnetis_masked that a role may read.",
+    _required("role_name", Text, "Database role, such as that of a customer."),
+    _required("connection", Text, "Connection whose rows the role may read."),
+    _required(
+        "account_id",
+        Text,
+        "Account whose rows the role may read; `*`: all rows of the connection.",
+        server_default=ALL_ACCOUNTS,
+    ),
+    PrimaryKeyConstraint("role_name", "connection", "account_id"),
+)
+
+_ops_table(
+    "column_visibility",
+    "Columns that the catalogue and the privacy plan of a connection declare.",
+    _required("connection", Text, "Connection whose catalogue declares the column."),
+    _required("collection", Text),
+    _required("name", Text, "Name of the column."),
+    _required(
+        "visible",
+        Boolean,
+        "Whether it contains no personal data. The views of magnetis_masked contain the columns "
+        "that no connection declares personal.",
+    ),
+    PrimaryKeyConstraint("connection", "collection", "name"),
 )
 
 _ops_table(

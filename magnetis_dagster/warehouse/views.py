@@ -1,4 +1,4 @@
-"""Creates two views per collection, for people who write SQL: `_current` and `_distinct`.
+"""Creates three views per collection, for people who write SQL: `_current`, `_distinct`, masked.
 
 `magnetis.<collection>_current` omits deleted rows and `payload`. It adds each time of a row in
 MAGNETIS_TIMEZONE, and the names of account, network and entity. Its columns are in the table's
@@ -7,9 +7,12 @@ dependent views persist.
 
 `magnetis.<collection>_distinct` has the same columns and each id once. Keys with overlapping scopes
 return the same rows, so they are in the table once per connection.
+
+`magnetis_masked.<collection>` has the rows of `_current` that its reader may read, without personal
+columns. A phone number or address is represented by its caller key. See visibility.py.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from zoneinfo import ZoneInfo
 
 import sqlalchemy.exc
@@ -19,7 +22,19 @@ from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.warehouse.columns import own_columns
 from magnetis_dagster.warehouse.queries import Queries
-from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA, tables_of, type_name
+from magnetis_dagster.warehouse.schema import (
+    DATA_SCHEMA,
+    MASKED_SCHEMA,
+    OPS_SCHEMA,
+    tables_of,
+    type_name,
+)
+from magnetis_dagster.warehouse.visibility import (
+    FIXED_COLUMNS,
+    Visible,
+    may_read,
+    visible_columns,
+)
 
 _QUERIES = Queries("views")
 _HIDDEN = {"id", "account_id", "payload", "deleted_at"} | {
@@ -37,6 +52,7 @@ _NAMES = {
 _UNRANKED = 2**31 - 1
 """Rank of connections that are not declared: after all others."""
 _KEYS = {"a": ["t.account_id"], "n": ["a.network_id"], "e": ["a.entity_id", "n.entity_id"]}
+_NO_VALUE = "CAST(NULL AS text)"
 _INVALID_TABLE_DEFINITION, _DEPENDENT_OBJECTS = "42P16", "2BP01"
 
 Types = Mapping[str, str]
@@ -57,11 +73,31 @@ def distinct_name(collection: Collection) -> str:
     return f"{collection.name}_distinct"
 
 
+def masked_name(collection: Collection) -> str:
+    """Return the name of the collection's view without personal data, with its schema."""
+    return f"{MASKED_SCHEMA}.{collection.name}"
+
+
+def masked_comment(table: str) -> str:
+    """Return the comment of the masked view of a collection."""
+    # never change this text, as in _comment
+    return (
+        f"Rows of {DATA_SCHEMA}.{table} that the API still returns and that the reader may read, "
+        "without personal data."
+    )
+
+
+def own_views(collection: Collection) -> list[str]:
+    """Return the names of the collection's views, with their schemas."""
+    return list(_comments(collection))
+
+
 def _comments(collection: Collection) -> dict[str, str]:
     """Return the comments of the collection's views, by their names with schema."""
     return {
         f"{DATA_SCHEMA}.{view_name(collection)}": _comment(collection),
         f"{DATA_SCHEMA}.{distinct_name(collection)}": _distinct_comment(collection),
+        masked_name(collection): masked_comment(collection.name),
     }
 
 
@@ -90,25 +126,29 @@ def _distinct_comment(collection: Collection) -> str:
     )
 
 
-def declared_statements(catalogue: Catalogue, zone: ZoneInfo) -> list[str]:
+def declared_statements(catalogue: Catalogue, zone: ZoneInfo, visible: Visible) -> list[str]:
     """Return the statements for tables with the declared columns and no others."""
     collections = catalogue.collections.values()
     types = {
         each.name: {column.name: type_name(column.type) for column in tables_of(each)[0].columns}
         for each in collections
     }
-    return [select for each in collections for select in _selects(each, types, zone).values()]
+    return [
+        select for each in collections for select in _selects(each, types, zone, visible).values()
+    ]
 
 
 def refresh_views(connection: Connection, catalogue: Catalogue, zone: ZoneInfo) -> None:
     """Create or replace the views, in the caller's transaction.
 
-    Raises: ViewInUse if a column has disappeared from a table and another object uses its view.
+    Raises: ViewInUse if a view loses a column and another object uses the view: the column has
+    disappeared from the table, or is personal now.
     """
     collections = catalogue.collections.values()
     types = {each.name: own_columns(connection, each) for each in collections}
+    visible = visible_columns(connection)
     for each in collections:
-        for view, select in _selects(each, types, zone).items():
+        for view, select in _selects(each, types, zone, visible).items():
             _replace(connection, view, select, _comments(each)[view])
 
 
@@ -133,10 +173,13 @@ def _drop_view(connection: Connection, view: str) -> list[str]:
 
 
 def _replace(connection: Connection, view: str, select: str, comment: str) -> None:
-    replace = f"CREATE OR REPLACE VIEW {view} AS {select}"
+    # without the option, a function of the reader may see rows before the view's condition does
+    option = " WITH (security_barrier)" if view.startswith(f"{MASKED_SCHEMA}.") else ""
+    definition = f"VIEW {view}{option} AS {select}"
+    replace = f"CREATE OR REPLACE {definition}"
     if not _execute_unless(connection, replace, _INVALID_TABLE_DEFINITION):
         grants = _drop_view(connection, view)
-        for statement in (f"CREATE VIEW {view} AS {select}", *grants):
+        for statement in (f"CREATE {definition}", *grants):
             connection.execute(text(statement))
     connection.execute(text(f"COMMENT ON VIEW {view} IS '{comment}'"))
 
@@ -153,13 +196,24 @@ def _execute_unless(connection: Connection, statement: str, sqlstate: str) -> bo
     return True
 
 
-def _selects(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) -> dict[str, str]:
+def _selects(
+    collection: Collection, types: Mapping[str, Types], zone: ZoneInfo, visible: Visible
+) -> dict[str, str]:
     """Return the definition of each view of the collection, by its name with schema."""
     rows, current = _current(collection, types, zone)
-    current_view, distinct_view = _comments(collection)
+    shown = {name: _visible(own, visible.get(name, ())) for name, own in types.items()}
+    _, masked = _current(collection, shown, zone, omit_unknown=True)
+    current_view, distinct_view, masked_view = _comments(collection)
     return {
         current_view: current,
         distinct_view: f"{current} AND {_is_preferred(collection, rows)}",
+        masked_view: f"{masked} AND {may_read(rows)}",
+    }
+
+
+def _visible(types: Types, visible: Container[str]) -> Types:
+    return {
+        name: type_ for name, type_ in types.items() if name in FIXED_COLUMNS or name in visible
     }
 
 
@@ -185,8 +239,17 @@ def _is_preferred(collection: Collection, rows: str) -> str:
     )
 
 
-def _current(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo) -> tuple[str, str]:
-    """Return the alias of the collection's rows, and the definition of its view `_current`."""
+def _current(
+    collection: Collection,
+    types: Mapping[str, Types],
+    zone: ZoneInfo,
+    *,
+    omit_unknown: bool = False,
+) -> tuple[str, str]:
+    """Return the alias of the collection's rows, and the definition of its view `_current`.
+
+    `types` are the columns that it may contain. `omit_unknown`: omit names without a source.
+    """
     joinable = list(_COLLECTIONS.values())
     start = joinable.index(collection.name) + 1 if collection.name in joinable else 0
     rows = ("t", *_COLLECTIONS)[start]
@@ -194,6 +257,8 @@ def _current(collection: Collection, types: Mapping[str, Types], zone: ZoneInfo)
     later = list(_COLLECTIONS.items())[start:]
     columns_of = {rows: own} | {alias: types[name] for alias, name in later if name in types}
     names = {name: _first(columns_of, sources) for name, sources in list(_NAMES.items())[start:]}
+    if omit_unknown:
+        names = {name: each for name, each in names.items() if each != _NO_VALUE}
     columns = [f'{rows}."id"', f'{rows}."account_id"']
     columns += [f"{expression} AS {name}" for name, expression in names.items()]
     for name, type_ in own.items():
@@ -217,4 +282,4 @@ def _first(columns_of: Mapping[str, Types], sources: Iterable[str]) -> str:
     for alias, name in (source.split(".") for source in sources):
         if name in columns_of.get(alias, ()):
             found.append(f'CAST({alias}."{name}" AS text)')
-    return f"coalesce({', '.join(found)})" if found else "CAST(NULL AS text)"
+    return f"coalesce({', '.join(found)})" if found else _NO_VALUE

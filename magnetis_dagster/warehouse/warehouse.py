@@ -85,6 +85,7 @@ class Warehouse:
             progress,
             self.view_zone,
             connection_name=self.connection_name,
+            plan=self.protection.plan if self.protection else None,
         )
 
     @property

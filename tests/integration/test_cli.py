@@ -229,6 +229,8 @@ def test_sandbox_rows_have_a_database_of_their_own(cluster: Path, key: Mapping[s
         ["connections"],
         ["db-url"],
         ["db-url", "--tcp", "--read-only"],
+        ["db-url", "--role", "analyst"],
+        ["db-url", "--customer", "acme", "--connection", "magnetis"],
         ["migrate"],
         ["plan", "calls"],
         ["plan", "--report", "abcdefgh"],
@@ -262,7 +264,8 @@ def test_a_home_with_only_the_other_database_is_explained(cluster: Path) -> None
 
 
 def test_tcp_and_read_only_need_the_server(cluster: Path) -> None:
-    for options in (["--tcp"], ["--read-only"], ["--tcp", "--read-only"]):
+    customer = ["--customer", "acme", "--connection", "magnetis"]
+    for options in (["--tcp"], ["--read-only"], ["--tcp", "--role", "analyst"], customer):
         ended = magnetis("db-url", *options, MAGNETIS_HOME=str(cluster), MAGNETIS_API_KEY=KEY)
         assert ended.returncode == 2
         assert f"The embedded server under {cluster} is not running." in ended.stderr
@@ -274,6 +277,30 @@ def test_tcp_and_read_only_need_the_server(cluster: Path) -> None:
     assert "CREATE ROLE magnetis_reader LOGIN" in refused.stderr
     assert "ALTER DEFAULT PRIVILEGES FOR ROLE me IN SCHEMA magnetis" in refused.stderr
     assert "hush" not in refused.stderr
+    refused = magnetis("db-url", *customer, MAGNETIS_DATABASE_URL="postgresql://me:hush@db/x")
+    assert 'CREATE ROLE "acme" LOGIN' in refused.stderr
+    assert "VALUES ('acme', 'magnetis', '*')" in refused.stderr
+    assert 'GRANT CONNECT ON DATABASE "x" TO magnetis_customer' in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--read-only", "--role", "analyst"], "--read-only is the role reader"),
+        (["--role", "reader", "--customer", "acme"], "--customer is a role of its own"),
+        (["--read-only", "--customer", "acme"], "--customer is a role of its own"),
+        (["--connection", "nord"], "belong to --customer"),
+        (["--role", "analyst", "--account", "a1"], "belong to --customer"),
+        (["--customer", "acme", "--account", "a1"], "needs exactly one --connection"),
+        (["--customer", "magnetis_reader"], "cannot be the name of a customer's role"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_contradictory_roles_are_refused(options: list[str], message: str) -> None:
+    ended = magnetis("db-url", *options, MAGNETIS_DATABASE_URL="postgresql://me@db/x")
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert ended.stdout == ""
 
 
 def test_probe_and_reparse_report_as_table_and_as_json(

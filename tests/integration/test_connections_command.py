@@ -353,9 +353,19 @@ def test_the_documented_statements_delete_and_rename_a_connection(
     assert before == {"nord": [nord, 2, 1, 1, 1], "group": [group, 0, 0, 0, 1], "sud": [0] * 5}
     with psycopg.connect(database_url) as session:
         session.execute("INSERT INTO magnetis_ops.connections (name) VALUES ('sud')")
+        session.execute("INSERT INTO magnetis_ops.row_access VALUES ('customer', 'nord', 'a1')")
+        session.execute(
+            "INSERT INTO magnetis_ops.column_visibility "
+            "SELECT 'sud', collection, name, visible FROM magnetis_ops.column_visibility "
+            "WHERE connection = 'nord'"
+        )
         session.commit()
         session.execute(documented_sql("UPDATE %s"))
+        access = session.execute("SELECT * FROM magnetis_ops.row_access").fetchall()
+        assert access == [("customer", "sud", "a1")]
     assert stored(engine) == before | {"sud": before["nord"], "nord": [0] * 5}
     with psycopg.connect(database_url) as session:
         session.execute(documented_sql("DELETE FROM %s").replace("'nord'", "'sud'"))
     assert stored(engine) == before | {"nord": [0] * 5, "sud": [0, 0, 0, 1, 0]}, "the ledger stays"
+    with psycopg.connect(database_url) as session:
+        assert session.execute("SELECT * FROM magnetis_ops.row_access").fetchall() == []

@@ -206,7 +206,7 @@ def test_a_role_that_owns_the_schemas_but_cannot_create_schemas(
         warehouse.prepare()
     warehouse.engine.dispose()
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        for schema in ("magnetis", "magnetis_ops", "dagster"):
+        for schema in ("magnetis", "magnetis_ops", "magnetis_masked", "dagster"):
             connection.execute(f"CREATE SCHEMA {schema} AUTHORIZATION {role}")
     use_everything(url, api, catalogue, tmp_path, monkeypatch)
 

@@ -241,7 +241,8 @@ def test_a_policy_on_two_collections_is_not_evaluated_if_one_has_a_wrong_type(
     with right.engine.begin() as connection:
         connection.execute(
             text(
-                "DROP VIEW magnetis.sms_alerts_current, magnetis.sms_alerts_distinct; "
+                "DROP VIEW magnetis.sms_alerts_current, magnetis.sms_alerts_distinct, "
+                "magnetis_masked.sms_alerts; "
                 "ALTER TABLE magnetis.sms_alerts ALTER COLUMN enabled TYPE text"
             )
         )

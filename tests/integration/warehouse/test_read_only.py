@@ -12,8 +12,8 @@ from sqlalchemy import Engine, text
 from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import connect, embedded
 from magnetis_dagster.settings import Settings
-from magnetis_dagster.warehouse import read_only
 from magnetis_dagster.warehouse.migrate import migrate
+from magnetis_dagster.warehouse.roles import READER_ROLE, RoleUnknown
 from magnetis_dagster.wiring import shown_address
 
 
@@ -39,7 +39,7 @@ def owner(settings: Settings, catalogue: Catalogue) -> Iterator[Engine]:
 @pytest.fixture
 def bi(settings: Settings, owner: Engine) -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
     del owner
-    url, runs = shown_address(settings, tcp=True, read_only=True)
+    url, runs = shown_address(settings, tcp=True, role=READER_ROLE)
     assert runs
     with psycopg.connect(url, autocommit=True) as connection:
         yield connection
@@ -71,12 +71,12 @@ def test_the_role_reads_the_data_over_tcp_within_limits(
 
     passwords = settings.home / "postgres-passwords.json"
     assert stat.S_IMODE(passwords.stat().st_mode) == 0o600
-    assert shown_address(settings, tcp=True, read_only=True)[0].count(str(bi.info.password)) == 1, (
-        "generated once"
-    )
-    socket, _ = shown_address(settings, tcp=False, read_only=True)
+    assert (
+        shown_address(settings, tcp=True, role=READER_ROLE)[0].count(str(bi.info.password)) == 1
+    ), "generated once"
+    socket, _ = shown_address(settings, tcp=False, role=READER_ROLE)
     with psycopg.connect(socket) as connection:
-        assert connection.execute("SELECT current_user").fetchone() == (read_only.ROLE,)
+        assert connection.execute("SELECT current_user").fetchone() == (READER_ROLE.name,)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_the_other_database_of_the_server_is_readable_too(
     engine = connect(embedded.start(settings.home, database="magnetis"))
     migrate(engine, catalogue)
     engine.dispose()
-    url = shown_address(settings, tcp=True, read_only=True)[0].replace("/sandbox", "/magnetis")
+    url = shown_address(settings, tcp=True, role=READER_ROLE)[0].replace("/sandbox", "/magnetis")
     assert bi.info.dbname == "sandbox"
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT count(*) FROM calls").fetchone() == (0,)
@@ -144,14 +144,14 @@ def test_the_other_database_of_the_server_is_readable_too(
 
 def test_the_sql_for_the_administrator_of_an_own_server_works(database_url: str) -> None:
     settings = Settings(database_url=database_url)
-    with pytest.raises(read_only.ReaderUnknown) as raised:
-        shown_address(settings, tcp=False, read_only=True)
+    with pytest.raises(RoleUnknown) as raised:
+        shown_address(settings, tcp=False, role=READER_ROLE)
     statements = [line for line in str(raised.value).splitlines() if line.endswith(";")]
-    assert len(statements) == 9
+    assert len(statements) == 13
     with psycopg.connect(database_url) as connection:
         for statement in statements:
             connection.execute(statement)  # type: ignore[call-overload]
-        connection.execute(f"SET ROLE {read_only.ROLE}")
+        connection.execute(f"SET ROLE {READER_ROLE.name}")
         assert connection.execute("SELECT count(*) FROM magnetis.calls").fetchone() == (0,)
         connection.rollback()  # roles belong to the server, which other tests share
-    assert shown_address(settings, tcp=True, read_only=False) == (database_url, True)
+    assert shown_address(settings, tcp=True) == (database_url, True)

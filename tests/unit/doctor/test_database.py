@@ -8,7 +8,7 @@ import pytest
 from magnetis_dagster.database.health import SchemaRights, ServerFacts
 from magnetis_dagster.doctor import Status
 from magnetis_dagster.doctor.database import (
-    SCHEMAS,
+    OWNED_SCHEMAS,
     judge_clock,
     judge_rights,
     judge_server,
@@ -26,7 +26,7 @@ GOOD = ServerFacts(
     creates_schemas=True,
     creates_temporary_tables=True,
     data_directory=None,
-    schemas=dict.fromkeys(SCHEMAS, ALL),
+    schemas=dict.fromkeys(OWNED_SCHEMAS, ALL),
     ahead=timedelta(milliseconds=3),
     accuracy=timedelta(milliseconds=1),
 )
@@ -67,7 +67,7 @@ def test_clocks(seconds: float, accuracy: float, status: Status) -> None:
 
 def test_rights() -> None:
     reader = SchemaRights(is_usable=True, creates_tables=False)
-    loader = replace(GOOD, creates_schemas=False, schemas=dict.fromkeys(SCHEMAS, reader))
+    loader = replace(GOOD, creates_schemas=False, schemas=dict.fromkeys(OWNED_SCHEMAS, reader))
     assert judge_rights(loader, is_current=True).status is Status.WARNING
     assert judge_rights(loader, is_current=False).status is Status.ERROR
     nothing = replace(GOOD, creates_schemas=False, schemas={})
@@ -77,6 +77,9 @@ def test_rights() -> None:
     staging = judge_rights(replace(GOOD, creates_temporary_tables=False), is_current=True)
     assert staging.status is Status.ERROR
     locked = SchemaRights(is_usable=False, creates_tables=False)
+    masked = dict.fromkeys(OWNED_SCHEMAS, reader) | {"magnetis_masked": locked}
+    found = judge_rights(replace(loader, schemas=masked), is_current=True)
+    assert found.status is Status.WARNING, "loads do not read the masked views"
     found = judge_rights(replace(GOOD, schemas={"dagster": locked}), is_current=True)
     assert (found.status, found.text) == (
         Status.ERROR,
