@@ -6,6 +6,7 @@ ids, accounts and times.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _NOBODY: frozenset[str] = frozenset()
 _MOST_TEXTS = 100_000
 """Texts whose persons are remembered. Labels and tracked numbers occur in every row."""
+_may_mention = re.compile(r"[@＠]|\d(?:[\W_]{0,4}\d){8}").search
+"""A fast test that may be wrong in one direction."""
 _NONE_RECEIVED: Mapping[str, Member | None] = {}
 
 
@@ -40,6 +43,8 @@ class PersonSearch:
         """Return the keys, of all secrets, in all texts, and those in personal texts."""
         found: set[str] = set()
         personal: set[str] = set()
+        if len(self._known) >= _MOST_TEXTS:
+            self._known.clear()
         if type(row.payload) is dict:
             self._search_object(row.payload, self._root, found, personal)
         else:
@@ -58,22 +63,25 @@ class PersonSearch:
         personal: set[str],
         level: int = 0,
     ) -> None:
-        known, received = self._known, member.received if member is not None else _NONE_RECEIVED
+        received = member.received if member is not None else _NONE_RECEIVED
+        known = self._known
         for name, value in members.items():
-            # most values are kept, short, or texts that occurred before
             kind = type(value)
             try:
                 child = received[name]
             except KeyError:
                 child = member.child(name) if member is not None else None
-            if child is None and known.get(name) is not _NOBODY:
-                self._search_text(name, None, found, personal)
+            if child is None:
+                if known.get(name) is not _NOBODY:
+                    self._search_text(name, None, found, personal)
+            elif child.kept and kind is not dict and kind is not list:
+                continue
             if kind is str:
-                if len(value) < 5 and value.isascii():
-                    continue
-                if (child is not None and child.kept) or known.get(value) is _NOBODY:
-                    continue
-                self._search_text(value, child, found, personal)
+                # most values mention nobody, and occur in many rows
+                if known.get(value) is not _NOBODY and _may_mention(value):
+                    self._search_text(value, child, found, personal)
+                elif child is not None and child.data_class is PersonalData.NONE:
+                    known[value] = _NOBODY
             elif kind is not bool and value is not None:
                 self._search_value(value, child, found, personal, level + 1)
 
@@ -105,8 +113,6 @@ class PersonSearch:
         keys = self._known.get(text)
         if keys is None:
             keys = self._persons_in(text) or _NOBODY
-            if len(self._known) >= _MOST_TEXTS:
-                self._known.clear()
             self._known[text] = keys
         if keys:
             found |= keys
