@@ -10,7 +10,7 @@ recognises the same spellings. All functions need linear time.
 import html
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 
 Span = tuple[int, int]
@@ -23,17 +23,21 @@ _INVISIBLE = frozenset({"Cf", "Mn", "Me"})
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0")
 """Letters that are displayed as nothing."""
 
-_BEGINS_ESCAPE = re.compile(r"[%&\\(\[{]")
-_PERCENT = re.compile(r"%(?:25){0,4}([0-9A-Fa-f]{2})")
-"""An encoded byte, also if it was encoded several times: %2B, %252B."""
+_BEGINS_ESCAPE = re.compile(r"[%&\\]")
 _ESCAPE = re.compile(
-    r"(?P<percent>(?:%(?:25){0,4}[0-9a-f]{2})+)"
-    r"|&(?:amp;){0,4}(?P<entity>\#[0-9]{1,7}|\#x[0-9a-f]{1,6}|[a-z]{2,31});"
-    r"|\\u(?P<unicode>[0-9a-f]{4})"
-    r"|(?P<at>\s?[(\[{]\s?(?:at|arobase)\s?[)\]}]\s?)"
-    r"|(?P<dot>\s?[(\[{]\s?(?:dot|point)\s?[)\]}]\s?)",
+    r"(?P<percent>(?:%[0-9a-f]{2})+)"
+    r"|&(?P<entity>\#[0-9]{1,7}|\#x[0-9a-f]{1,6}|[a-z]{2,31});"
+    r"|\\u(?P<unicode>[0-9a-f]{4})",
     re.IGNORECASE,
 )
+"""An encoded byte or character of a URL, of HTML or of JSON."""
+_MOST_ENCODINGS = 3
+"""Encodings of one text that are undone, such as a URL in JSON."""
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+_SPELLED_SIGN = re.compile(
+    r"\s?[(\[{]\s?(?:(?P<at>at|arobase)|dot|point)\s?[)\]}]\s?", re.IGNORECASE
+)
+"""A sign of an address as a word in brackets: jean (at) exemple (dot) fr."""
 
 _LONGEST_LOCAL_PART = 200
 _ENDS_LOCAL_PART = frozenset("@<>\"',;")
@@ -83,10 +87,17 @@ _PLAIN = _PlainCharacters()
 def plain_text(text: str) -> str:
     """Return the text with ASCII digits and signs, decoded and without invisible characters.
 
-    Decodes percent-encoding, HTML entities, JSON escapes, and `(at)` and `(dot)` in addresses.
+    Undoes the encodings of URLs, HTML and JSON, and replaces `(at)` and `(dot)`.
     """
-    if _BEGINS_ESCAPE.search(text):
+    for _ in range(_MOST_ENCODINGS):
+        text = _with_plain_characters(text)
+        if not _BEGINS_ESCAPE.search(text):
+            break
         text = _ESCAPE.sub(_decode, text)
+    return _SPELLED_SIGN.sub(_sign, _with_plain_characters(text))
+
+
+def _with_plain_characters(text: str) -> str:
     return text if text.isascii() else text.translate(_PLAIN)
 
 
@@ -115,9 +126,12 @@ def mask(text: str, fewest_digits: int, number: str, address: str) -> str:
     A run of at least `fewest_digits` digits counts as a number, with all separators between them,
     unless it consists of dates and times or belongs to a UUID.
     """
-    plain, starts, ends = _with_positions(text)
+    spans = _spans(plain_text(text), fewest_digits, number, address)
+    if not spans:
+        return text
+    _, starts, ends = _with_positions(text)
     parts, position = [], 0
-    for (start, end), shown in _spans(plain, fewest_digits, number, address):
+    for (start, end), shown in spans:
         parts += [text[position : starts[start]], shown]
         position = ends[end - 1]
     return "".join([*parts, text[position:]])
@@ -221,54 +235,75 @@ def _start_of_local_part(plain: str, at: int, least: int) -> tuple[int | None, b
 
 def _with_positions(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
     """Return the plain text, and where each of its characters starts and ends in `text`."""
-    if text.isascii() and not (_BEGINS_ESCAPE.search(text) and _ESCAPE.search(text)):
-        return text, range(len(text)), range(1, len(text) + 1)
-    parts: list[str] = []
-    starts: list[int] = []
-    ends: list[int] = []
-    for decoded, start, end in _decoded(text):
-        plain = _PLAIN[ord(decoded)]
-        parts.append(plain)
-        starts += [start] * len(plain)
-        ends += [end] * len(plain)
-    return "".join(parts), starts, ends
+    starts: Sequence[int] = range(len(text))
+    ends: Sequence[int] = range(1, len(text) + 1)
+    for _ in range(_MOST_ENCODINGS):
+        text, starts, ends = _replaced(_BEYOND_ASCII, _plain_parts, text, starts, ends)
+        if not _BEGINS_ESCAPE.search(text):
+            break
+        text, starts, ends = _replaced(_ESCAPE, _decoded_parts, text, starts, ends)
+    text, starts, ends = _replaced(_BEYOND_ASCII, _plain_parts, text, starts, ends)
+    return _replaced(_SPELLED_SIGN, _sign_parts, text, starts, ends)
 
 
-def _decoded(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield the characters that a text contains or encodes, with their positions in it."""
+def _replaced(
+    pattern: re.Pattern[str],
+    parts_of: Callable[[re.Match[str]], Iterable[tuple[str, int, int]]],
+    text: str,
+    starts: Sequence[int],
+    ends: Sequence[int],
+) -> tuple[str, Sequence[int], Sequence[int]]:
+    """Replace the matches by their parts, which consist of a text, its start and its end."""
     position = 0
-    for escape in _ESCAPE.finditer(text):
-        for number in range(position, escape.start()):
-            yield text[number], number, number + 1
-        if escape["percent"]:
-            yield from _decoded_bytes(escape)
-        else:
-            for character in _decode(escape):
-                yield character, *escape.span()
-        position = escape.end()
-    for number in range(position, len(text)):
-        yield text[number], number, number + 1
+    parts: list[str] = []
+    new_starts: list[int] = []
+    new_ends: list[int] = []
+    for match in pattern.finditer(text):
+        parts.append(text[position : match.start()])
+        new_starts += starts[position : match.start()]
+        new_ends += ends[position : match.start()]
+        for part, start, end in parts_of(match):
+            parts.append(part)
+            new_starts += [starts[start]] * len(part)
+            new_ends += [ends[end - 1]] * len(part)
+        position = match.end()
+    if not position:
+        return text, starts, ends
+    parts.append(text[position:])
+    return "".join(parts), [*new_starts, *starts[position:]], [*new_ends, *ends[position:]]
 
 
-def _decoded_bytes(escape: re.Match[str]) -> Iterator[tuple[str, int, int]]:
-    encoded = list(_PERCENT.finditer(escape.string, *escape.span()))
-    first = 0
+def _plain_parts(match: re.Match[str]) -> Iterable[tuple[str, int, int]]:
+    return [(_PLAIN[ord(match[0])], *match.span())]
+
+
+def _sign_parts(match: re.Match[str]) -> Iterable[tuple[str, int, int]]:
+    return [(_sign(match), *match.span())]
+
+
+def _decoded_parts(escape: re.Match[str]) -> Iterable[tuple[str, int, int]]:
+    if not escape["percent"]:
+        return [(_decode(escape), *escape.span())]
+    parts, start = [], escape.start()
     for character in _decode(escape):
-        last = first + len(character.encode(errors="surrogateescape"))
-        yield character, encoded[first].start(), encoded[last - 1].end()
-        first = last
+        # each byte takes three characters
+        end = start + 3 * len(character.encode(errors="surrogateescape"))
+        parts.append((character, start, end))
+        start = end
+    return parts
 
 
 def _decode(escape: re.Match[str]) -> str:
     """Return what an escape encodes; bytes that are not UTF-8 become lone surrogates."""
     if escape["percent"]:
-        encoded = bytes(int(each, 16) for each in _PERCENT.findall(escape["percent"]))
-        return encoded.decode(errors="surrogateescape")
+        return bytes.fromhex(escape["percent"].replace("%", "")).decode(errors="surrogateescape")
     if escape["unicode"]:
         return chr(int(escape["unicode"], 16))
-    if escape["entity"]:
-        return html.unescape(f"&{escape['entity']};")
-    return "@" if escape["at"] else "."
+    return html.unescape(f"&{escape['entity']};")
+
+
+def _sign(match: re.Match[str]) -> str:
+    return "@" if match["at"] else "."
 
 
 def _plain_character(character: str) -> str:

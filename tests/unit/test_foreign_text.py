@@ -132,7 +132,7 @@ def test_plain_text_has_positions(text: str) -> None:
     "piece",
     [
         *("1", "1 ", "@", "a", "a@", "+", "%25", "(", "'", '"@', " @", "2026-11-28 ", "é", "&amp;"),
-        *("a.a", "@a.", "0-", "12:00", "\\u0031", "a(b)", " ( ", "\u200b", "\ufdfa"),
+        *("a.a", "@a.", "0-", "12:00", "\\u0031", "a(b)", " ( ", "\u200b", "\u33a1"),
     ],
 )
 def test_a_hostile_text_is_searched_in_linear_time(piece: str) -> None:
