@@ -114,8 +114,10 @@ def addresses_in(plain: str) -> Iterator[Span]:
         start, spaced = _start_of_local_part(plain, at, end)
         if start is not None:
             domain = None if spaced else _DOMAIN.match(plain, at + 1)
-            if domain := domain or _SPACED_DOMAIN.match(plain, at + 1):
-                end = domain.end()
+            domain = domain or _SPACED_DOMAIN.match(plain, at + 1)
+            if domain or not spaced:
+                # a server may have cut the domain off
+                end = domain.end() if domain else at + 1
                 yield start, end
         at = plain.find("@", max(at + 1, end))
 
