@@ -235,6 +235,10 @@ def test_responses_of_a_server(search: Search) -> None:
     search(*[each for each in found if not hasattr(each, "rows")])
 
 
+NAME = "_".join(["tel", "0", *re.findall("..?", NUMBERS[0][0])])
+"""A number that looks like the name of a member; the same in all rows."""
+
+
 def hostile_row(texts: Iterator[str], **members: Any) -> dict[str, Any]:
     """Return a row with persons in every place that is not declared as personal."""
     return {
@@ -249,6 +253,7 @@ def hostile_row(texts: Iterator[str], **members: Any) -> dict[str, Any]:
         "recipients": [next(texts)],
         next(texts): next(texts),
         f"tel_{next(texts)}"[:40]: next(texts),
+        NAME: next(texts),
         "by": {next(texts): {next(texts): 1}},
         **members,
     }
