@@ -33,7 +33,7 @@ _ESCAPE = re.compile(
 """An encoded byte or character of a URL, of HTML or of JSON."""
 _MOST_ENCODINGS = 3
 """Encodings of one text that are undone, such as a URL in JSON."""
-_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _SPELLED_SIGN = re.compile(
     r"\s?[(\[{]\s?(?:(?P<at>at|arobase)|dot|point)\s?[)\]}]\s?", re.IGNORECASE
 )
@@ -276,7 +276,8 @@ def _replaced(
 
 
 def _plain_parts(match: re.Match[str]) -> Iterable[tuple[str, int, int]]:
-    return [(_PLAIN[ord(match[0])], *match.span())]
+    first, plain = match.start(), [_PLAIN[ord(character)] for character in match[0]]
+    return [(each, first + place, first + place + 1) for place, each in enumerate(plain)]
 
 
 def _sign_parts(match: re.Match[str]) -> Iterable[tuple[str, int, int]]:

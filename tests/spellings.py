@@ -35,7 +35,7 @@ SCRIPTS = (
 """Digits of ASCII, full width, Arabic, Persian, Hindi, mathematics, superscripts and circles."""
 
 ENCODINGS: tuple[Callable[[str], str], ...] = (
-    *(str, str, str),
+    *(str,) * 12,
     quote,
     lambda text: quote(quote(text)),
     lambda text: "".join(f"%{byte:02x}" for byte in text.encode()),
@@ -57,7 +57,7 @@ def spellings(draw: st.DrawFn, national: str) -> str:
     return text.translate(draw(st.sampled_from(SCRIPTS)))
 
 
-def _spell(national: str, prefix: str, groups: tuple[int, ...], separators: "list[str]") -> str:
+def _spell(national: str, prefix: str, groups: tuple[int, ...], separators: list[str]) -> str:
     parts, start = [], 0
     for length in groups:
         parts.append(national[start : start + length])
@@ -69,12 +69,11 @@ def _spell(national: str, prefix: str, groups: tuple[int, ...], separators: "lis
 
 FICTION = ("19900", "26191", "35301", "46571", "53649", "63998")
 """Beginnings of French numbers that ARCEP reserves for fiction, without the first 0."""
-ACCENTED = "zoé.d'anjou"
 LOCAL_PART = "zquux"
 """Part of every generated address."""
 
 
-def spelled_numbers(number: int, seed: int = 1) -> "list[tuple[str, str]]":
+def spelled_numbers(number: int, seed: int = 1) -> list[tuple[str, str]]:
     """Return French numbers without their first 0, each with a random spelling."""
     pick = random.Random(seed)
     found = []

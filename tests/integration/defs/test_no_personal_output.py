@@ -9,8 +9,10 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from exchange import CALL, RecordingGuard
 from rich.console import Console
 from scripted_server import ScriptedServer, answer, raw
 from small_api import KEY, PARIS, Request, SmallApi
-from spellings import persons_in, spelled_addresses, spelled_numbers
+from spellings import LOCAL_PART, persons_in, spelled_addresses, spelled_numbers
 from sqlalchemy import Engine
 
 from magnetis_dagster.api import ClientLimits, MagnetisClient
@@ -61,15 +63,6 @@ from magnetis_dagster.warehouse import Change, ChangeKind, Changes, FieldChange,
 Materialize = Callable[..., dg.ExecuteInProcessResult]
 Search = Callable[..., None]
 
-NUMBERS = spelled_numbers(80_000)
-ADDRESSES = spelled_addresses(20_000)
-NATIONALS = frozenset(national for national, _ in NUMBERS)
-ALL = [
-    text
-    for number, address in enumerate(ADDRESSES)
-    for text in (*(text for _, text in NUMBERS[4 * number : 4 * number + 4]), address)
-]
-"""Four numbers, then an address, and so on."""
 ZONES = Zones(partition=PARIS, query=ZoneInfo("UTC"), response=PARIS)
 LIMITS = ClientLimits(attempts=1, read=2.0, total=5.0, wait_initial=0.01, wait_max=0.05)
 DAY = date(2026, 11, 1)
@@ -78,12 +71,46 @@ TODAY = date(2025, 6, 20)
 AT = datetime(2025, 6, 17, 10, tzinfo=UTC)
 
 
-def test_the_search_finds_each_of_them() -> None:
-    assert persons_in(" x ".join(ALL), NATIONALS) == {*NATIONALS, "zquux"}
+@dataclass(frozen=True)
+class Persons:
+    """Persons who occur in what the API returns."""
+
+    nationals: frozenset[str]
+    """Their numbers."""
+    texts: list[str]
+    """Spellings: four numbers, then an address, and so on."""
+
+    @cached_property
+    def ascii(self) -> list[str]:
+        """The spellings in ASCII."""
+        return [text for text in self.texts if text.isascii()]
+
+    def beginning_at(self, start: int) -> Iterator[str]:
+        """Return an iterator over all spellings that begins at one of them."""
+        return chain(self.texts[start:], self.texts[:start])
+
+    def shown_in(self, outputs: Iterable[str]) -> set[str]:
+        """Return the numbers and addresses that are found in these texts."""
+        return persons_in(" x ".join(outputs), self.nationals)
+
+
+@pytest.fixture(scope="module")
+def persons() -> Persons:
+    numbers, addresses = spelled_numbers(80_000), spelled_addresses(20_000)
+    texts = [text for _, text in numbers]
+    for number, address in enumerate(addresses):
+        texts.insert(5 * number + 4, address)
+    return Persons(frozenset(national for national, _ in numbers), texts)
+
+
+def test_the_search_finds_each_of_them(persons: Persons) -> None:
+    assert persons.shown_in(persons.texts) == {*persons.nationals, LOCAL_PART}
 
 
 @pytest.fixture
-def search(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Search:
+def search(
+    persons: Persons, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> Search:
     """Search outputs, log lines and printed text."""
     caplog.set_level(logging.DEBUG)
 
@@ -92,38 +119,35 @@ def search(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) 
         shown += [record.getMessage() for record in caplog.records]
         shown += capfd.readouterr()
         caplog.clear()
-        assert persons_in(" x ".join(shown), NATIONALS) == set()
+        assert persons.shown_in(shown) == set()
 
     return search
 
 
-def beginning_at(start: int) -> Iterator[str]:
-    """Return an iterator over all spellings that begins at one of them."""
-    return chain(ALL[start:], ALL[:start])
-
-
-def test_functions_that_mask_text() -> None:
+def test_functions_that_mask_text(persons: Persons) -> None:
     carriers = ("{}", "Alerte {} (Nantes)", "Rappeler {}, merci", "commande 12 {}", "tel_{}_x")
     masks = (mask_text, mask_id, scrub)
     shown = [
-        masks[number % 3](carriers[number % 5].format(text)) for number, text in enumerate(ALL)
+        masks[number % 3](carriers[number % 5].format(text))
+        for number, text in enumerate(persons.texts)
     ]
-    assert persons_in(" x ".join(shown), NATIONALS) == set()
-    assert sum(text.startswith("Alerte ") for text in shown) == len(ALL) / 5
+    assert persons.shown_in(shown) == set()
+    assert sum(text.startswith("Alerte ") for text in shown) == len(persons.texts) / 5
 
 
-def test_names_of_members_in_one_row(catalogue: Catalogue) -> None:
-    row = {name: {f"tel_{name}"[:40]: 1} for name in ALL}
+def test_names_of_members_in_one_row(persons: Persons, catalogue: Catalogue) -> None:
+    row = {name: {f"tel_{name}"[:40]: 1} for name in persons.texts}
     sample = Sample(catalogue["calls"], [row], ZONES)
     shown = {*map(mask_name, row), *map(sample.shown, sample.members)}
-    assert persons_in(" x ".join(shown), NATIONALS) == set()
+    assert persons.shown_in(shown) == set()
     assert sample.nameable == {}
 
 
-def test_errors_of_the_api_by_status(search: Search) -> None:
+def test_errors_of_the_api_by_status(search: Search, persons: Persons) -> None:
     errors = []
     for number, start in enumerate(range(0, 20_000, 10)):
-        message, names = ALL[start : start + 6], ALL[start + 6 : start + 10]
+        message = persons.texts[start : start + 6]
+        names = persons.texts[start + 6 : start + 10]
         body = {"message": ", ".join(message), "errors": {name: ["x"] for name in names}}
         status = (400, 401, 403, 404, 422, 429, 500)[number % 7]
         encoded = json.dumps(body, ensure_ascii=number % 2 == 0).encode()
@@ -131,9 +155,10 @@ def test_errors_of_the_api_by_status(search: Search) -> None:
     search(*errors)
 
 
-def test_changes_of_settings(search: Search, catalogue: Catalogue) -> None:
-    texts = beginning_at(20_000)
+def test_changes_of_settings(search: Search, persons: Persons, catalogue: Catalogue) -> None:
+    texts = persons.beginning_at(20_000)
     shown: list[object] = []
+    nationals = sorted(persons.nationals)[:20]
     for name in ("reports", "email_alerts", "sms_alerts"):
         collection = catalogue[name]
         paths = [path for column in collection.columns.values() for path in column.paths]
@@ -168,18 +193,15 @@ def test_changes_of_settings(search: Search, catalogue: Catalogue) -> None:
             shown += [masking.member(path, {next(texts): next(texts)})]
             # a number that lost its sign, in place of a time or a count
             shown += [masking.member(path, int(f"33{national}")) for national in ("639980012",)]
-            shown += [masking.member(path, f"0{national}") for national, _ in NUMBERS[:20]]
-            shown += [masking.member(path, int(national)) for national, _ in NUMBERS[:20]]
+            shown += [masking.member(path, f"0{national}") for national in nationals]
+            shown += [masking.member(path, int(national)) for national in nationals]
         shown += [masking.member(path, next(texts)) for path in collection.key_paths]
     search(*shown)
 
 
-ASCII = [text for text in ALL if text.isascii()]
-
-
-def refusals() -> Iterator[bytes]:
+def refusals(persons: Persons) -> Iterator[bytes]:
     """Yield responses that contain persons wherever a server can write."""
-    texts, plain = beginning_at(60_000), iter(ASCII)
+    texts, plain = persons.beginning_at(60_000), iter(persons.ascii)
     for status in (400, 401, 403, 404, 409, 422, 429, 500, 503):
         for body in (
             {"message": f"Appel de {next(texts)} : {next(texts)}"},
@@ -214,8 +236,8 @@ def refusals() -> Iterator[bytes]:
         yield raw(500, b"<h1>" + next(texts).encode(), retry_after=next(plain).replace(" ", ""))
 
 
-def test_responses_of_a_server(search: Search) -> None:
-    script = list(refusals())
+def test_responses_of_a_server(search: Search, persons: Persons) -> None:
+    script = list(refusals(persons))
     found: list[object] = []
 
     async def request() -> None:
@@ -235,7 +257,7 @@ def test_responses_of_a_server(search: Search) -> None:
     search(*[each for each in found if not hasattr(each, "rows")])
 
 
-NAME = "_".join(["tel", "0", *re.findall("..?", NUMBERS[0][0])])
+NAME = "tel_0_63_99_80_01_2"
 """A number that looks like the name of a member; the same in all rows."""
 
 
@@ -282,9 +304,9 @@ def refuse(api: SmallApi, texts: Iterator[str], *routes: str) -> None:
 
 
 def test_the_report_of_a_probe(
-    api: SmallApi, catalogue: Catalogue, search: Search, tmp_path: Path
+    api: SmallApi, catalogue: Catalogue, search: Search, persons: Persons, tmp_path: Path
 ) -> None:
-    texts = beginning_at(70_000)
+    texts = persons.beginning_at(70_000)
     hostile_api(api, catalogue, texts)
     refuse(api, texts, *[each.route for each in catalogue.enabled][::4])
     with stamina.set_testing(True, attempts=1):
@@ -310,9 +332,9 @@ def test_the_report_of_a_probe(
 
 
 def test_the_report_of_a_plan(
-    api: SmallApi, catalogue: Catalogue, search: Search, engine: Engine
+    api: SmallApi, catalogue: Catalogue, search: Search, persons: Persons, engine: Engine
 ) -> None:
-    refuse(api, beginning_at(80_000))
+    refuse(api, persons.beginning_at(80_000))
     ledger = Ledger(
         engine, key_fingerprint="0123456789ab", policy=QuotaPolicy(limit=5000, zone=PARIS)
     )
@@ -358,11 +380,12 @@ _DURATION = re.compile(r"duration_ms=[0-9.]+")
 def test_loads_of_events(
     api: SmallApi,
     search: Search,
+    persons: Persons,
     materialize: Materialize,
     instance: dg.DagsterInstance,
     query: Callable[..., list[Any]],
 ) -> None:
-    texts = beginning_at(82_000)
+    texts = persons.beginning_at(82_000)
     good = [
         hostile_row(texts, id=f"call-{number}", start_at=NOON, duration=next(texts))
         for number in range(20)
@@ -399,7 +422,7 @@ def alerts(texts: Iterator[str], number: int) -> list[dict[str, Any]]:
     return [
         hostile_row(
             texts,
-            id=f"ale-{each}" if each % 2 else f"a{each}a {ALL[each]}",
+            id=f"ale-{each}" if each % 2 else f"a{each}a 06 39 98 {each:04}",
             recipients=[next(texts)] if each % 3 else [],
         )
         for each in range(number)
@@ -409,12 +432,13 @@ def alerts(texts: Iterator[str], number: int) -> list[dict[str, Any]]:
 def test_notification_settings(
     api: SmallApi,
     search: Search,
+    persons: Persons,
     materialize: Materialize,
     instance: dg.DagsterInstance,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    texts = beginning_at(85_000)
+    texts = persons.beginning_at(85_000)
     overlay, baseline = tmp_path / "magnetis.yaml", tmp_path / "settings.yaml"
     overlay.write_text("policies: {allowed_domains: {enabled: true, domains: [example.org]}}")
     monkeypatch.setenv("MAGNETIS_CONFIG", str(overlay))
@@ -433,8 +457,10 @@ def test_notification_settings(
     search(*shown)
 
 
-def test_changes_that_a_sensor_finds(api: SmallApi, search: Search, catalogue: Catalogue) -> None:
-    texts = beginning_at(96_000)
+def test_changes_that_a_sensor_finds(
+    api: SmallApi, search: Search, persons: Persons, catalogue: Catalogue
+) -> None:
+    texts = persons.beginning_at(96_000)
     collection, state = catalogue["email_alerts"], CollectionState(digest="x")
 
     async def read() -> Observation:
@@ -447,10 +473,10 @@ def test_changes_that_a_sensor_finds(api: SmallApi, search: Search, catalogue: C
     search(*state.members, *state.changing, state.why_slow("email_alerts"))
 
 
-def test_a_baseline_that_cannot_be_read(search: Search, tmp_path: Path) -> None:
+def test_a_baseline_that_cannot_be_read(search: Search, persons: Persons, tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
     errors = []
-    for text, (national, _) in zip(ALL[:100], NUMBERS, strict=False):
+    for national, text in zip(sorted(persons.nationals)[:100], persons.texts, strict=False):
         name, tag = json.dumps(text), f"0{national[:5]}-{national[5:]}"
         for content in (
             f"version: 1\nsettings: {{{name}: {{}}}}",
