@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from magnetis_dagster.catalog.conversions import as_text
-from magnetis_dagster.foreign_text import addresses_in, number_runs, plain_text
+from magnetis_dagster.foreign_text import addresses_in, number_runs
+from magnetis_dagster.plain_text import plain_text
 from magnetis_dagster.privacy.caller_key import PrivacyKeys, read_email
 from magnetis_dagster.privacy.phone import PhoneKind, PhoneReader
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Final
 
 from magnetis_dagster.catalog.conversions import as_text
-from magnetis_dagster.foreign_text import plain_text
+from magnetis_dagster.plain_text import plain_text
 
 WITHHELD: Final = frozenset(
     {

@@ -8,12 +8,11 @@ from spellings import NATIONAL, persons_in, spelled_addresses, spelled_numbers, 
 from magnetis_dagster.catalog.masking import MASK, mask_id, mask_text
 from magnetis_dagster.catalog.row_parser import mask_name
 from magnetis_dagster.foreign_text import (
-    _with_positions,
     addresses_in,
     display,
     mask,
-    plain_text,
 )
+from magnetis_dagster.plain_text import plain_text, with_positions
 from magnetis_dagster.redaction import scrub
 
 WHOLE = (
@@ -121,7 +120,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 def test_plain_text_has_positions(text: str) -> None:
-    plain, starts, ends = _with_positions(text)
+    plain, starts, ends = with_positions(text)
     assert plain == plain_text(text)
     assert len(plain) == len(starts) == len(ends)
     assert all(start < end for start, end in zip(starts, ends, strict=True))
