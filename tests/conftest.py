@@ -37,6 +37,7 @@ LONGEST = (
     "integration/dev/test_dagster_api.py",
     "integration/defs/test_repair.py",
     "integration/defs/test_alerts.py",
+    "integration/defs/test_no_personal_output.py",
     "integration/defs/test_missing.py",
     "integration/ingest/test_every_failure.py",
     "integration/test_cli.py",

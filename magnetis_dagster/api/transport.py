@@ -5,6 +5,7 @@
 
 import logging
 from importlib.metadata import version
+from ipaddress import IPv4Address
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,6 +14,7 @@ from magnetis_dagster.api.errors import RequestNotAllowed
 from magnetis_dagster.api.network import transport_options
 from magnetis_dagster.api.response_body import ACCEPT_ENCODING
 from magnetis_dagster.errors import KeyRefused, PermanentError
+from magnetis_dagster.redaction import scrub
 
 REDIRECTED_TO = "magnetis_redirected_to"
 """Extension of a 3xx response: the origin of its target, as text."""
@@ -29,7 +31,10 @@ class GetOnlySameOrigin(httpx.AsyncBaseTransport):
         self._origin = _origin(origin)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` and return the response, without a redirect's Location header."""
+        """Send `request` and return the response.
+
+        Removes a redirect's Location header, and the reason of the status line, which httpx logs.
+        """
         if request.method != "GET":
             raise RequestNotAllowed(
                 f"The client only reads: expected a GET, got {request.method}. Nothing was sent."
@@ -41,6 +46,7 @@ class GetOnlySameOrigin(httpx.AsyncBaseTransport):
                 "MAGNETIS_CONFIG and the origin in MAGNETIS_API_URL."
             )
         response = await self._inner.handle_async_request(request)
+        response.extensions.pop("reason_phrase", None)
         if 300 <= response.status_code < 400:
             location = response.headers.pop("location", "")
             response.extensions[REDIRECTED_TO] = _target(location, self._origin)
@@ -111,4 +117,10 @@ def _target(location: str, origin: str) -> str:
         parts = urlsplit(location)
     except ValueError:
         return "an unreadable address"
-    return f"{parts.scheme or 'https'}://{parts.hostname}" if parts.hostname else origin
+    if not parts.hostname:
+        return origin
+    try:
+        host = str(IPv4Address(parts.hostname))
+    except ValueError:
+        host = scrub(parts.hostname)
+    return f"{scrub(parts.scheme) or 'https'}://{host}"

@@ -1,30 +1,31 @@
 """Mask personal data of rows for display in Dagster, which has no login."""
 
-import re
-from datetime import UTC
+from datetime import UTC, datetime
 
 from magnetis_dagster.catalog.conversions import as_moment, as_text
 from magnetis_dagster.catalog.model import Collection, ColumnType, PersonalData
 from magnetis_dagster.exact_json import dump_json
+from magnetis_dagster.foreign_text import display
 
 MASK = "***"
 _LONGEST = 120
-_EMAIL = re.compile(r"[^\s@<>\"'(]{1,200}@[^\s@<>\"')]{1,200}")
-_NUMBER = re.compile(r"\+?\(?\d(?:[\s.\-/()]{0,3}\d){7,}")
-"""At least eight digits, possibly in groups. Excludes postcodes, years and months."""
-_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_FEWEST_DIGITS = 8
+"""Digits of a number in a text. Excludes postcodes, years and months."""
+_FEWEST_DIGITS_OF_ID = 9
+"""Digits of a number in an id: those of a French number without its first 0. Short integers are
+often ids."""
+_EARLIEST_UNIX_TIME = datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)
+"""Unix time 1,000,000,000. Earlier times have nine digits, like a number that lost its first 0."""
 
 
 def mask_text(text: str) -> str:
     """Mask e-mail addresses and phone numbers; return one truncated line."""
-    line = _UNPRINTABLE.sub(" ", text[: 10 * _LONGEST]).strip()
-    line = _NUMBER.sub(MASK, _EMAIL.sub(MASK, line))
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    return display(text, 10 * _LONGEST, _LONGEST, (_FEWEST_DIGITS, MASK, MASK))
 
 
 def mask_id(identifier: str) -> str:
-    """Return an id for display; keep digits, because a UUID may contain eight in a row."""
-    return _EMAIL.sub(MASK, _UNPRINTABLE.sub(" ", identifier))[:_LONGEST]
+    """Return an id for display. The digits of a UUID stay, although many may stand in a row."""
+    return display(identifier, 10 * _LONGEST, _LONGEST, (_FEWEST_DIGITS_OF_ID, MASK, MASK))
 
 
 class Masking:
@@ -62,6 +63,17 @@ class Masking:
             # a list or object in place of a scalar may contain anything
             return MASK
         if ColumnType.TIMESTAMP in types:
-            # the digits of a time would match the pattern of phone numbers
-            return str(value) if as_moment(value, UTC) else MASK
+            return _mask_time(value)
         return mask_text(as_text(value) or dump_json(value))
+
+
+def _mask_time(value: object) -> str:
+    """Return a time for display. A number that is a Unix time too may be a phone number."""
+    moment = as_moment(value, UTC)
+    if moment is None:
+        return MASK
+    text = str(value)
+    if mask_text(text) == text:
+        return text
+    is_number = moment < _EARLIEST_UNIX_TIME or text.lstrip().startswith("0")
+    return MASK if is_number else moment.isoformat(" ", "seconds")

@@ -23,10 +23,13 @@ from magnetis_dagster.catalog.conversions import (
 from magnetis_dagster.catalog.model import Collection, ColumnType
 from magnetis_dagster.catalog.names import fold, split
 from magnetis_dagster.catalog.page_members import Candidates, Page, Shapes
+from magnetis_dagster.foreign_text import is_personal
 
 Row = Mapping[str, Any]
 
 _PLAIN_NAME = re.compile(r"(?!.*\d{4})[^\W\d][\w-]{0,39}")
+_FEWEST_DIGITS = 6
+"""Digits that make a name a value, also in groups: `tel_06_12_34`."""
 _COMPOSITE_ESCAPES = str.maketrans({"\\": "\\\\", "|": "\\|"})
 
 
@@ -164,7 +167,8 @@ class RowParser:
 
 def mask_name(name: str) -> str:
     """Return a member's name for display, or `*` if it may be a value, such as a number."""
-    return name if _PLAIN_NAME.fullmatch(name) else "*"
+    is_name = _PLAIN_NAME.fullmatch(name) and not is_personal(name, _FEWEST_DIGITS)
+    return name if is_name else "*"
 
 
 def _composite(parts: tuple[str | None, ...]) -> str | None:

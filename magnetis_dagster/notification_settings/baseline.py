@@ -179,7 +179,8 @@ def read_baseline(path: Path, collections: Container[str]) -> Baseline:
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be parsed"
+        # it may quote the file, such as a tag or a character
+        problem = mask_text(getattr(error, "problem", None) or "cannot be parsed")
         raise BaselineError(f"{path}{place}: not valid YAML: {problem}.") from None
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise BaselineError(

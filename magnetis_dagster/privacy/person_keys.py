@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from magnetis_dagster.catalog.conversions import as_text
+from magnetis_dagster.foreign_text import addresses_in, number_runs
+from magnetis_dagster.plain_text import plain_text
 from magnetis_dagster.privacy.caller_key import PrivacyKeys, read_email
 from magnetis_dagster.privacy.phone import PhoneKind, PhoneReader
 
-_EMAIL = re.compile(r"[^\s@<>\"'(),;:]{1,200}@[^\s@<>\"'(),;:?/&]{1,200}")
-_RUN = re.compile(r"\d(?:[\W_]{0,4}\d){8,199}")
-"""Nine digits or more of any script, with any separators between them."""
 _NUMBER = re.compile(r"\+?[0-9]{9,15}")
-_SIGN = re.compile(r"[+＋﹢⁺][\W_]{0,2}\Z")
-_GROUP = re.compile(r"\d+")
-_PLUS_SIGNS = "+＋﹢⁺"
-_BEGINNINGS = _PLUS_SIGNS + "0０"
+_FEWEST_DIGITS = 9
+"""Digits of a run that may contain a phone number."""
+_GROUP = re.compile(r"[0-9]+")
+_BEGINNINGS = "+0"
+_BEFORE_VALUE = re.compile(r"^[^@]*[=&?/|](?=[^@])")
 _DIGITS = range(9, 16)
 """Digits of a phone number with or without country code; E.164 allows 15."""
 
@@ -87,8 +87,9 @@ class PersonKeys:
         if _NUMBER.fullmatch(text):
             # most texts with a number are nothing else
             return frozenset(self._phone(text).accepted)
-        if "@" in text or "＠" in text or (len(text) >= _DIGITS.start and _RUN.search(text)):
-            return self._persons(text)
+        plain = plain_text(text)
+        if "@" in plain or number_runs(_FEWEST_DIGITS).search(plain):
+            return self._persons(plain)
         return _NOBODY
 
     def _compute_phone(self, text: str) -> PersonKey:
@@ -103,34 +104,35 @@ class PersonKeys:
             return _EMPTY if not text.strip() else _NO_ADDRESS
         return PersonKey(PhoneKind.NUMBER, self._keys.of_email(self.connection, address))
 
-    def _find_persons(self, text: str) -> frozenset[str]:
+    def _find_persons(self, plain: str) -> frozenset[str]:
         found: set[str] = set()
-        for candidate in _numbers_in(text):
+        for candidate in _numbers_in(plain):
             found.update(self.phone(candidate).accepted)
-        for match in _EMAIL.finditer(text.replace("＠", "@")):
-            found.update(self.email(match[0]).accepted)
+        for start, end in addresses_in(plain):
+            address = "".join(plain[start:end].split())
+            found.update(self.email(address).accepted)
+            # a local part may contain what precedes the value of a parameter: ?to=jean@exemple.fr
+            found.update(self.email(_BEFORE_VALUE.sub("", address)).accepted)
         return frozenset(found)
 
 
-def _numbers_in(received: str) -> Iterator[str]:
-    """Yield each part of a text that may be a phone number.
+def _numbers_in(plain: str) -> Iterator[str]:
+    """Yield each part of a plain text that may be a phone number.
 
     A number may follow another one, such as an order number. So every sequence of groups of digits
     with a plausible length is a candidate if it begins like a phone number, with `+` or 0. Others
     are candidates as a whole only.
     """
-    for run in _RUN.finditer(received):
-        # a sign may stand before a bracket: `+(33) 6`
-        sign = _SIGN.search(received, max(0, run.start() - 3), run.start())
-        text = f"{sign[0] if sign else ''}{run[0]}"
+    for run in number_runs(_FEWEST_DIGITS).finditer(plain):
+        text = run[0]
         groups = [match.span() for match in _GROUP.finditer(text)]
         # digits next to letters are a part of an id or a hash, unless they begin like a number
-        is_word = received[run.start() - 1 : run.start()].isalpha() or (
-            received[run.end() : run.end() + 1].isalpha()
+        is_word = plain[run.start() - 1 : run.start()].isalpha() or (
+            plain[run.end() : run.end() + 1].isalpha()
         )
         before = 0
         for first, (start, own_end) in enumerate(groups):
-            begin = max(text.rfind(sign, before, start) for sign in _PLUS_SIGNS)
+            begin = text.rfind("+", before, start)
             before = own_end
             if begin < 0:
                 begin = start

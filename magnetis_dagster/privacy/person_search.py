@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 _NOBODY: frozenset[str] = frozenset()
 _MOST_TEXTS = 100_000
 """Texts whose persons are remembered. Labels and tracked numbers occur in every row."""
-_may_mention = re.compile(r"[@＠]|\d(?:[\W_]{0,4}\d){8}").search
-"""A fast test that may be wrong in one direction."""
+_may_mention = re.compile(r"[^\x00-\x7f]|[@%&(\[{\\]|[0-9](?:[\W_]{0,5}[0-9]){8}").search
+"""A fast test that may be wrong in one direction: characters beyond ASCII, those that begin an
+encoded or spelled sign (`@ % & \\ ( [ {`), or nine digits."""
 _NONE_RECEIVED: Mapping[str, Member | None] = {}
 
 

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Final
 
 from magnetis_dagster.catalog.conversions import as_text
+from magnetis_dagster.plain_text import plain_text
 
 WITHHELD: Final = frozenset(
     {
@@ -146,7 +147,7 @@ class PhoneReader:
         return None
 
     def _parse_any(self, text: str) -> Phone:
-        text = _plain(text)
+        text = plain_text(text[:LONGEST])
         context = ""
         if match := _URI.match(text):
             text = match["user"]
@@ -196,18 +197,6 @@ class PhoneReader:
         return Phone(
             PhoneKind.NUMBER, library.format_number(number, library.PhoneNumberFormat.E164)
         )
-
-
-def _plain(text: str) -> str:
-    """Return text with ASCII digits and signs, without invisible characters."""
-    text = unicodedata.normalize("NFKC", text[:LONGEST])
-    if text.isascii():
-        return text
-    return "".join(
-        str(unicodedata.decimal(each)) if each.isdecimal() else each
-        for each in text
-        if unicodedata.category(each) not in {"Cf", "Mn"}
-    ).replace("➕", "+")
 
 
 @lru_cache(10_000)

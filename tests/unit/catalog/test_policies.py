@@ -227,6 +227,12 @@ def test_members_are_masked_by_the_personal_data_class_of_their_column(
         ("account.name", "Nantes"): "Nantes",
         ("created_at", "2024-03-04 09:06:09"): "2024-03-04 09:06:09",
         ("created_at", "0612345678 sur demande"): MASK,
+        ("created_at", "0712345678"): MASK,  # a Unix time of 1992 too
+        ("created_at", 712345678): MASK,
+        ("created_at", 1764322800): "2025-11-28 09:40:00+00:00",
+        ("created_at", "2024-03-04 09:06:09.639980012345"): "2024-03-04 09:06:09+00:00",
+        ("created_at", "2024-03-04T09:06:09+01:00"): "2024-03-04T09:06:09+01:00",
+        ("account.id", "acc 06 12 34 56 78"): f"acc {MASK}",
         ("enabled", 1): "1",
         ("less_than", None): "null",
         ("recipients.email", "jean@exemple.fr"): MASK,

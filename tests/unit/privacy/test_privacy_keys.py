@@ -187,5 +187,9 @@ def test_a_number_is_found_in_a_text(
 def test_an_address_is_found_in_a_text_and_other_digits_are_nobody() -> None:
     persons = PersonKeys(KEYS, "magnetis")
     assert persons.email("j.d@x.fr").key in persons.persons_in("De : Jean <J.D@X.fr>, hier")
+    for text in ("?to=jean%40exemple.fr&x=1", "jean [at] exemple (dot) fr", "Jean @ exemple.fr"):
+        assert persons.email("jean@exemple.fr").key in persons.persons_in(text), text
+    for text in ("?tel=%2B33612345678", "%200612345678", "06&nbsp;12&nbsp;34&nbsp;56&nbsp;78"):
+        assert persons.phone("0612345678").key in persons.persons_in(text), text
     for text in ("2024-03-04", "75011 Paris", "12:34:56", "call-0c5ac87f-6d8b", "Tout le SEO"):
         assert persons.persons_in(text) == frozenset()
