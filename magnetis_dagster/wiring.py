@@ -222,11 +222,11 @@ def open_ingestion(
     """
     settings = connection.settings
     key = settings.require_key()
-    protection_of(settings, connection.catalogue).require_keys()
-    with (
-        open_engine(settings) as engine,
-        Ingestion(
-            warehouse_of(engine, settings, connection.catalogue),
+    with open_engine(settings) as engine:
+        warehouse = warehouse_of(engine, settings, connection.catalogue)
+        _ = warehouse.masking  # without a secret, no request
+        with Ingestion(
+            warehouse,
             ledger_of(engine, settings),
             run,
             origin=settings.api_url,
@@ -236,8 +236,7 @@ def open_ingestion(
             progress=progress,
             advanced=advanced,
             permit=permit,
-        ) as ingestion,
-    ):
-        declare_connections(engine, [connection], complete=False)
-        complete_erasures(engine, warehouses_of(engine, [connection]), progress, wait=False)
-        yield ingestion
+        ) as ingestion:
+            declare_connections(engine, [connection], complete=False)
+            complete_erasures(engine, {connection.name: warehouse}, progress, wait=False)
+            yield ingestion

@@ -88,7 +88,8 @@ class WindowPages:
             await self._cache_page(1, first)
 
     async def _cache_page(self, number: int, page: Page) -> None:
-        await asyncio.to_thread(self.cache.keep, self.window.days, number, page.body, self.now)
+        if await asyncio.to_thread(self.staging.may_cache, page.rows):
+            await asyncio.to_thread(self.cache.keep, self.window.days, number, page.body, self.now)
 
     async def fetch(self, number: int) -> tuple[Page, bool]:
         """Return a page, and whether the API has just sent it.

@@ -174,10 +174,11 @@ def complete_erasures(
     *,
     wait: bool = True,
 ) -> list[int]:
-    """Mask every place of the erasures that are not complete; return their ids.
+    """Mask every place of the erasures that are not complete; return the ids of those.
 
-    `warehouses`: of every connection with rows, by name. `wait`: wait for another process that does
-    the same; otherwise return nothing.
+    `warehouses`: of connections, each with its own catalogue, by name. An erasure that concerns
+    further connections stays incomplete. `wait`: wait for another process that does the same;
+    otherwise return nothing.
 
     Raises: MissingPrivacyKey, WrongPrivacyKey, DatabaseUnavailable, DatabaseRefused.
     """
@@ -208,8 +209,10 @@ def _complete(
         for name, key in connection.execute(_QUERIES["persons_of"], parameters):
             persons.setdefault(name, set()).add(key)
         done = {tuple(row) for row in connection.execute(_QUERIES["done_places"], parameters)}
+    is_complete = True
     for name, keys in persons.items():
         if name not in warehouses:
+            is_complete = False
             continue
         warehouse = warehouses[name]
         require_keyed(warehouse, progress)
@@ -230,8 +233,9 @@ def _complete(
             with engine.begin() as connection:
                 rows = _delete_pages(connection, masking, frozenset(keys))
                 _record_step(connection, erasure, name, PAGES, rows)
-    with engine.begin() as connection:
-        connection.execute(_QUERIES["complete"], parameters)
+    if is_complete:
+        with engine.begin() as connection:
+            connection.execute(_QUERIES["complete"], parameters)
 
 
 def _erase_in(

@@ -155,6 +155,19 @@ class Staging:
             self._copy_page(records, keep)
         return [day for day in parsed.days if day]
 
+    def may_cache(self, rows: Sequence[Any]) -> bool:
+        """Return whether a page contains only values that may be stored as received.
+
+        Values of an erased person, or of a class that is hashed or dropped on arrival, may not.
+        """
+        if not self.state.suppressed and not self._masker.stores_less:
+            return True
+        objects = [row for row in rows if isinstance(row, dict)]
+        masked = self._mask_rows(objects, self.reader.read_all(objects))
+        others = (row for row in rows if not isinstance(row, dict))
+        masked += [self._mask(Row(self._blank, row), None) for row in others]
+        return not any(each.is_withheld for each in masked)
+
     def _records(
         self,
         objects: list[dict[str, Any]],

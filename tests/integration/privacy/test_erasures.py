@@ -396,3 +396,37 @@ def test_any_order_reaches_the_same_state(
     expected = run(["load", "erase", "retain"])
     assert run([*steps, "load", "erase"]) == expected
     assert run([*steps, "erase", "reload"]) == expected
+
+
+def test_the_page_before_an_erased_person_is_staged_is_not_cached_either(
+    warehouse_of: WarehouseOf,
+) -> None:
+    erase(warehouse_of(), NUMBER)
+    clear, hashed = warehouse_of(), warehouse_of({"classes": {"visitor": {"on_arrival": "drop"}}})
+    calls = clear.catalogue["calls"]
+    with clear.staging(calls) as staging:
+        assert staging.may_cache([call("c1", OTHER, gclid="x")])
+        assert not staging.may_cache([call("c1", NUMBER)])
+        assert not staging.may_cache([f"not an object: {NUMBER}"])
+    with hashed.staging(calls) as staging:
+        assert staging.may_cache([call("c1", OTHER)])
+        assert not staging.may_cache([call("c1", OTHER, gclid="x")])
+
+
+def test_an_erasure_waits_for_the_connection_that_knows_its_tables(
+    warehouse_of: WarehouseOf, load: Load, engine: Engine, hits: Callable[..., list[str]]
+) -> None:
+    nord, sud = warehouse_of(name="nord"), warehouse_of(name="sud")
+    for each in (nord, sud):
+        load(each, "calls", [DAY], [call("c1", NUMBER)])
+    persons = {
+        each.connection_name: keys_of([NUMBER], each.masking.persons) for each in (nord, sud)
+    }
+    number = record(engine, persons, "request 3")
+    complete_erasures(engine, {"nord": nord})
+    assert read_erasure(engine, number).completed_at is None
+    assert hits([DIGITS])
+    complete_erasures(engine, {"sud": sud})
+    assert hits([DIGITS]) == []
+    complete_erasures(engine, {"nord": nord, "sud": sud})
+    assert read_erasure(engine, number).completed_at is not None
