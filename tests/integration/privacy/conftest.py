@@ -38,9 +38,14 @@ def warehouse_of(engine: Engine, catalogue: Catalogue) -> WarehouseOf:
 
 
 @pytest.fixture
-def load() -> Load:
-    """Load pages of rows as one complete window; each window is an hour newer than the last one."""
-    clock = iter(datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=hour) for hour in range(10_000))
+def first_read() -> datetime:
+    return datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def load(first_read: datetime) -> Load:
+    """Load pages of rows as one complete window; each window is a second newer than the last."""
+    clock = iter(first_read + timedelta(seconds=second) for second in range(100_000))
 
     def load(
         warehouse: Warehouse, name: str, days: Sequence[date], *pages: list[Any]

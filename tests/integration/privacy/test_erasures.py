@@ -35,6 +35,11 @@ DIGITS = "612345678"
 OTHER = "+33698765432"
 
 
+@pytest.fixture
+def first_read() -> datetime:
+    return datetime.now(UTC) - timedelta(days=10)
+
+
 def call(id_: str, number: str, day: date = DAY, **more: Any) -> dict[str, Any]:
     return {
         "id": id_,
