@@ -416,7 +416,10 @@ def test_secrets_are_read_from_the_files_of_a_container(
     assert Settings.load().require_key() == "from-the-environment"
 
 
-def test_the_privacy_key_is_read_from_its_file_and_never_shown(tmp_path: Path) -> None:
+def test_the_privacy_key_is_read_from_its_file_and_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MAGNETIS_PRIVACY_KEY")
     assert Settings.load().privacy_keys is None
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets/magnetis_privacy_key").write_text(

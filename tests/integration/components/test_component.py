@@ -70,8 +70,8 @@ def test_an_instance_without_fields_is_the_unnamed_connection(api: SmallApi) -> 
     with project({}) as defs:
         keys = asset_keys(defs)
         names = {schedule.name for schedule in defs.schedules or ()}
-    assert {"magnetis/calls", "magnetis/quota", "magnetis/storage"} <= keys
-    assert names == {"daily_events", "daily_snapshots", "nightly_prune"}
+    assert {"magnetis/calls", "magnetis/quota", "magnetis/retention", "magnetis/storage"} <= keys
+    assert names == {"daily_events", "daily_retention", "daily_snapshots", "nightly_prune"}
     assert not api.requests, "definitions need no request"
 
 
@@ -112,6 +112,7 @@ def test_collections_key_prefix_schedules_and_sensors() -> None:
             "raw/phone/calls",
             "raw/phone/accounts",
             "raw/phone/quota",
+            "raw/phone/retention",
             "raw/phone/storage",
         }
         assert not list(defs.schedules or ())

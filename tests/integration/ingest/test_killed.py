@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
+from protected import PROTECTION
 from sandbox_rows import expected_rows
 from sqlalchemy import Engine, text
 from warm import FORKSERVER
@@ -54,8 +55,10 @@ def load(url: str, database: str, number: int) -> None:
     settings = Settings.load(api_url=url, api_key=SANDBOX_KEY, database_url=database)
     catalogue = load_catalogue()
     engine = connect(database)
+    warehouse = warehouse_of(engine, settings, catalogue)
+    warehouse.protection = PROTECTION
     with Ingestion(
-        warehouse_of(engine, settings, catalogue),
+        warehouse,
         ledger_of(engine, settings),
         RunIdentity(f"run-{number}", "manual", work="work", resumes=number > 0),
         origin=settings.api_url,
