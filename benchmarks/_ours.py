@@ -10,6 +10,8 @@ import sys
 import time
 from datetime import date
 
+import _privacy_settings  # noqa: F401 - sets variables
+
 # Both are imported late by the program, and the seconds must not include imports.
 import httpcore  # noqa: F401
 

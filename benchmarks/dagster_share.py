@@ -36,6 +36,7 @@ from statistics import median
 
 import psutil
 import psycopg
+from _privacy_settings import VARIABLES
 from backfill import Sandbox, end, sandbox
 
 from magnetis_dagster.catalog import Kind, load_catalogue
@@ -127,14 +128,18 @@ class Bench:
             for name, value in os.environ.items()
             if not name.startswith(("MAGNETIS_", "DAGSTER_"))
         }
-        environment = clean | {
-            "DAGSTER_HOME": str(self._home / "dagster"),
-            "MAGNETIS_API_KEY": SANDBOX_KEY,
-            "MAGNETIS_API_URL": url,
-            "MAGNETIS_DAILY_QUOTA": str(10**6),
-            "MAGNETIS_DATABASE_URL": database,
-            "MAGNETIS_START_DATE": str(FIRST),
-        }
+        environment = (
+            clean
+            | VARIABLES
+            | {
+                "DAGSTER_HOME": str(self._home / "dagster"),
+                "MAGNETIS_API_KEY": SANDBOX_KEY,
+                "MAGNETIS_API_URL": url,
+                "MAGNETIS_DAILY_QUOTA": str(10**6),
+                "MAGNETIS_DATABASE_URL": database,
+                "MAGNETIS_START_DATE": str(FIRST),
+            }
+        )
         if not url:
             del environment["MAGNETIS_API_URL"]
         command: list[str | Path] = [sys.executable, HERE / "_dagster_jobs.py", *arguments]

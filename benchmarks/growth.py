@@ -27,6 +27,7 @@ from unittest.mock import patch
 
 import dagster as dg
 import psycopg
+from _privacy_settings import VARIABLES
 from backfill import sandbox
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.test_utils import freeze_time
@@ -185,7 +186,7 @@ def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="magnetis-bench-"))
     with sandbox(SandboxOptions(daily_quota=None)) as api:
         url = embedded.start(home, database="growth")
-        os.environ |= {
+        os.environ |= VARIABLES | {
             "MAGNETIS_DATABASE_URL": url,
             "MAGNETIS_API_KEY": SANDBOX_KEY,
             "MAGNETIS_API_URL": api.url,

@@ -18,6 +18,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+import _privacy_settings  # noqa: F401 - sets variables
 from sqlalchemy import text
 
 from magnetis_dagster.catalog import load_catalogue

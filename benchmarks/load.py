@@ -19,6 +19,8 @@ from datetime import date, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import _privacy_settings  # noqa: F401 - sets variables
+
 from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.database import embedded
 from magnetis_dagster.dates import days_between
