@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Writes a dump of a database and the row count of each table, of the same snapshot, to backups/:
 #   deploy/backup.sh [DATABASE]        of the compose stack; DATABASE: magnetis (default) or sandbox
-# Prints the path of the dump. deploy/restore.sh compares the counts with the restored tables. All
-# services may keep running. For another server, IN is the command that runs its programs (IN=""
+# Also writes the list of erasures to backups/DATABASE-erasures.jsonl. Prints the path of the dump.
+# deploy/restore.sh compares the counts with the restored tables. All services may keep running. For another server, IN is the command that runs its programs (IN=""
 # with PGHOST, PGUSER … set).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,7 +24,7 @@ echo '\echo end' >&"$to"
 while read -r line <&"$out" && [ "$line" != end ]; do echo "$line"; done >"$name.counts"
 exec {to}>&-
 [ -s "$name.counts" ] || { echo "Database $database contains no table of magnetis_dagster." >&2; exit 1; }
-# deploy/restore.sh replays the newest list of erasures after any older dump
+# deploy/restore.sh replays this list, the newest one, after it has restored an older dump
 erasures="SELECT json_build_object('requested_at', e.requested_at, 'reason', e.reason,
   'connection', s.connection, 'person_key', s.person_key, 'expires_on', s.expires_on)
   FROM magnetis_ops.suppressions AS s JOIN magnetis_ops.erasures AS e ON e.id = s.erasure_id

@@ -4,8 +4,8 @@
 #   deploy/restore.sh backups/DATABASE-….dump [DATABASE]     default: the database of the backup
 # First stop the services that write there (docker compose stop daemon webserver viewer code). A
 # database that contains tables of this program is refused. IN is described in deploy/backup.sh.
-# Then erases the persons again who were erased after the backup, by the list that backup.sh wrote;
-# MAGNETIS is the command `magnetis` with the privacy key of the restored database.
+# Then repeats the erasures that the backup lacks, from the list that backup.sh wrote. MAGNETIS is
+# the command for that: `magnetis` with the settings of DATABASE (default: the compose stack's).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dump=${1:?usage: deploy/restore.sh DUMP [DATABASE]}
@@ -43,7 +43,7 @@ echo "Restored into database $database:" \
   "$(wc -l <"$counts") tables have the row counts of the backup."
 erasures=$(dirname "$dump")/$(basename "$dump" | sed -nE 's/-[0-9]{8}T[0-9]{6}Z\.dump$//p')-erasures.jsonl
 if [ -s "$erasures" ]; then
-  # persons who were erased after this backup
+  # this backup lacks the erasures that were recorded after it
   read -r -a magnetis <<<"${MAGNETIS-docker compose run --rm --no-deps -T code magnetis}"
   "${magnetis[@]}" person replay - <"$erasures"
 fi

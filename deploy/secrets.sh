@@ -57,7 +57,7 @@ if [ ! -e secrets/magnetis_api_key ]; then
     ask "Key of the Magnetis API (empty: the sandbox)" >secrets/magnetis_api_key
   fi
 fi
-# Secret of the caller keys; keep a copy outside this machine (docs/privacy.md#caller-keys).
+# Secret of the caller keys: keep a copy outside this machine (docs/privacy.md#caller-keys).
 [ -e secrets/magnetis_privacy_key ] || printf '1:%s\n' "$(openssl rand -base64 32)" >secrets/magnetis_privacy_key
 # empty: no alerts
 [ -e secrets/magnetis_alert_webhook_url ] || : >secrets/magnetis_alert_webhook_url
@@ -79,7 +79,7 @@ stack_variable CELERY_ADDRESS "$(sed 's|//[^@]*@|//|' secrets/magnetis_celery_br
 if grep -qE '^[[:space:]]*MAGNETIS_(API_KEY|PRIVACY_KEY|DATABASE_URL|DATABASE_PASSWORD|ALERT_WEBHOOK_URL|CELERY_BROKER_URL)=.' .env; then
   echo "Remove MAGNETIS_API_KEY, MAGNETIS_PRIVACY_KEY, MAGNETIS_DATABASE_…, MAGNETIS_ALERT_WEBHOOK_URL and" \
     "MAGNETIS_CELERY_BROKER_URL from .env, because \`docker inspect\` shows its content." \
-    "Put the key into secrets/magnetis_api_key." >&2
+    "Put the keys into secrets/magnetis_api_key and secrets/magnetis_privacy_key." >&2
   exit 1
 fi
 echo "secrets/ is complete."

@@ -299,9 +299,9 @@ class Settings(BaseSettings):
     """Password for MAGNETIS_DATABASE_URL if the URL contains none, so that both can come from
     different sources."""
     privacy_key: BlankIsNone[Annotated[SecretStr, AfterValidator(_check_privacy_key)]] = None
-    """Secret for the keys that replace phone numbers and addresses: id:secret, such as 1: and at
-    least 32 random characters. Several are separated by commas: the first one is active, the others
-    are accepted for comparison while a key is replaced. Do not store it with the database."""
+    """Secret of the caller keys: id:secret, such as 1: and at least 32 random characters. Required
+    for loads with MAGNETIS_DATABASE_URL. Several are separated by commas: the first one is active,
+    the others belong to keys that are already stored. Do not store it with the database."""
     daily_quota: int = Field(default=5000, gt=0)
     """API calls per day for this key."""
     timezone: Zone = ZoneInfo("Europe/Paris")

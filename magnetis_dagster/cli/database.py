@@ -59,8 +59,8 @@ def db_url(
         typer.Option(
             "--customer",
             metavar="NAME",
-            help="Print the address for the role NAME, which reads without personal data the rows "
-            "of --connection only.",
+            help="Print the address for the role NAME, which reads only the rows of --connection, "
+            "without personal data.",
         ),
     ] = None,
     connection: Annotated[

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="person",
-    help="Find or erase a person by phone number or e-mail address. Sends no API call.",
+    help="Find or erase a person by phone number or e-mail address. Sends no request to the API.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -38,7 +38,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON."
 
 @dataclass(slots=True)
 class Report:
-    """The answer to a request, without the person's number or address."""
+    """The result of a command, without the person's number or address."""
 
     searched_at: datetime
     places: "list[Place]" = field(default_factory=list)
@@ -82,14 +82,16 @@ def erase(
             show_default=False,
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Erase. Without it, only list.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Erase. Without it, the command only lists.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
-    """Mask all data about a person in every table, and in all later loads.
+    """Mask the data about a person in every table, and in all later loads.
 
-    Rows stay, without the person: counts and completed days do not change. An interrupted erasure
-    is completed by the next load or run of retention. Create a backup afterwards: it contains the
-    list of erasures that deploy/restore.sh replays.
+    Deletes no row of a table, so counts and completed days do not change. An interrupted erasure
+    is completed by the next load or run of retention. Run deploy/backup.sh afterwards: it
+    writes the list of erasures that deploy/restore.sh replays.
     """
     from magnetis_dagster.redaction import scrub
     from magnetis_dagster.warehouse.erasure import (
@@ -113,7 +115,7 @@ def erase(
             report.erasure = read_erasure(engine, erasure)
         _print(report, as_json=json)
         if not yes:
-            _notify("Nothing was changed. Add --yes to erase.")
+            _notify("Nothing was erased. Add --yes to erase.")
 
 
 @app.command("export")
@@ -139,7 +141,7 @@ def replay(
         typer.Argument(metavar="FILE", help="List from `magnetis person export`; `-`: read stdin."),
     ],
 ) -> None:
-    """Erase again what was erased after a backup that was restored."""
+    """Repeat the erasures that a restored backup lacks."""
     from magnetis_dagster.warehouse.erasure import complete_erasures
     from magnetis_dagster.warehouse.erasure import replay as replay_entries
 
@@ -149,7 +151,7 @@ def replay(
         recorded = replay_entries(engine, entries)
         completed = complete_erasures(engine, warehouses, _notify)
         typer.echo(
-            f"{len(recorded)} erasures were missing and are recorded, {len(completed)} completed."
+            f"Missing erasures recorded: {len(recorded)}. Erasures completed: {len(completed)}."
         )
 
 
@@ -232,12 +234,12 @@ def _print(report: Report, *, as_json: bool) -> None:
         console.print(table)
     if erasure := report.erasure:
         masked = sum(rows for _, _, rows in erasure.places)
-        until = f"until {erasure.expires_on}" if erasure.expires_on else "without an end"
+        until = f"until {erasure.expires_on}" if erasure.expires_on else "permanently"
         done = "complete" if erasure.completed_at else "not complete"
         console.print(
-            f"Erasure {erasure.id} is {done}: {masked:,} rows masked or deleted in "
-            f"{len(erasure.places)} places. Later loads mask this person {until}. Backups made "
-            "before keep the data until they expire (docs/privacy.md#backups)."
+            f"Erasure {erasure.id} is {done}. Rows masked or deleted: {masked:,}; tables searched: "
+            f"{len(erasure.places)}. Later loads mask this person {until}. Older backups contain "
+            "the data until they expire (docs/privacy.md#backups)."
         )
 
 

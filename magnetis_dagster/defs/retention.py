@@ -1,4 +1,4 @@
-"""The asset `retention` and its schedule: mask what has become old, once a day.
+"""The asset `retention` and its schedule: mask old values, once a day.
 
 Its checks search for values that should be masked, and for erased persons. No API request.
 """
@@ -64,8 +64,8 @@ class Retention:
         job = dg.define_asset_job(
             self.name,
             selection=dg.AssetSelection.assets(self.key),
-            description="Masks values that are old enough, by the plan for personal data. No API "
-            "request.",
+            description="Masks values that have reached an age of the plan for personal data. No "
+            "API request.",
             executor_def=dg.in_process_executor,
         )
         schedule = dg.ScheduleDefinition(
@@ -89,8 +89,8 @@ class Retention:
         @dg.asset(
             key=self.key,
             group_name="operations",
-            description="Masks values that have become old enough, and completes interrupted "
-            "erasures. The plan is `privacy` in MAGNETIS_CONFIG.",
+            description="Masks values that have reached an age of the plan, and completes "
+            "interrupted erasures. The plan is `privacy` in MAGNETIS_CONFIG.",
             owners=[OWNER],
             kinds={"magnetis", "postgres"},
             check_specs=[

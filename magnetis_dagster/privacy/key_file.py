@@ -62,6 +62,6 @@ def read_key_file(path: Path) -> PrivacyKeys:
     except InvalidPrivacyKey as error:
         problem = str(error)
     raise UnusableKeyFile(
-        f"The privacy key {path} is unusable: {problem}. Restore it from a backup: with another "
-        "key, rows that are already stored cannot be compared with new ones."
+        f"The privacy key {path} is unusable: {problem}. Restore it from your copy: the caller "
+        "keys of stored rows do not match those of another key."
     )

@@ -90,7 +90,7 @@ class MaskedRow:
 
     row: Row
     changed: Classes = frozenset()
-    """Classes of which at least one value was masked now; NONE for a text that is not personal by
+    """Classes with at least one value that was masked now; NONE for a text that is not personal by
     itself."""
     unparsable: tuple[str, ...] = ()
     """Columns with a text that is no phone number or address, although it should be one."""
@@ -114,7 +114,7 @@ class Cutoffs:
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """What the plan masks at an age."""
+    """The classes that the plan masks at an age."""
 
     dropped: Classes
     """Because of the age."""
@@ -144,7 +144,7 @@ class RowMasker:
             and column.type is ColumnType.TEXT
             and self._classes[name] is not PersonalData.NONE
         }
-        """Columns with a caller key, and what they contain."""
+        """Columns with a caller key, and their contents."""
         self._json = {name for name, each in declared.items() if each.type is ColumnType.JSON}
         self._changeable = {
             name: json_member(column, self._root)

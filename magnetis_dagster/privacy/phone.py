@@ -79,7 +79,7 @@ _LABEL = re.compile(r"^[^0-9+]*")
 
 
 class PhoneKind(StrEnum):
-    """What a received text is."""
+    """Kind of a received text."""
 
     NUMBER = "number"
     """A number of a person or company; `e164` is set."""

@@ -1,4 +1,4 @@
-"""Read the plan for personal data: what is stored in clear, hashed or dropped, and for how long.
+"""Read the plan for personal data: the treatment of each class on arrival, and its age.
 
 MAGNETIS_CONFIG changes the defaults of `defaults.yaml`:
 
@@ -61,7 +61,7 @@ HASHABLE: Final = frozenset(
 
 
 class Treatment(StrEnum):
-    """What is stored of a value, from most to least."""
+    """The stored form of a value, from most to least."""
 
     CLEAR = "clear"
     """The value, and beside a phone number or address its caller key."""

@@ -23,9 +23,9 @@ class MissingPrivacyKey(PermanentError):
     def __init__(self, action: str = "load rows") -> None:
         super().__init__(
             f"Cannot {action}: MAGNETIS_PRIVACY_KEY is not set. It is the secret of the caller "
-            "keys that are stored beside phone numbers. Set it to 1: and the result of `openssl "
-            "rand -base64 32`, keep a copy outside the database, and never replace it without "
-            "reading docs/privacy.md#caller-keys. Nothing was written."
+            "keys that are stored beside phone numbers. Set it to the secret of earlier loads. For "
+            "a new database, set it to 1: and the output of `openssl rand -base64 32`, and keep a "
+            "copy outside the database (docs/privacy.md#caller-keys). Nothing was written."
         )
 
 

@@ -29,7 +29,7 @@ class ValueMasker:
 
     def __init__(self, keys: PersonKeys, suppressed: Set[str]) -> None:
         self.changed: set[PersonalData] = set()
-        """Classes of which a value was masked."""
+        """Classes with a value that was masked."""
         self._keys = keys
         self._suppressed = suppressed
         self._level = 0

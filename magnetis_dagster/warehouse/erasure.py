@@ -2,7 +2,7 @@
 
 An erasure masks rows and deletes none, so counts and completed days stay correct. It is recorded,
 and the person suppressed, before the first change. Each place is masked and recorded in one
-transaction, so an interrupted erasure continues where it ended.
+transaction, so an interrupted erasure resumes with the next place.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def find(
 ) -> list[Place]:
     """Return the places with rows about a person, and their number of rows.
 
-    Computes missing caller keys before.
+    First computes missing caller keys, and masks those rows by the plan.
     """
     for name in persons:
         require_keyed(warehouses[name], progress)
@@ -321,7 +321,7 @@ def read_erasure(engine: Engine, erasure: int) -> Erasure:
 
 
 def suppressed_rows(warehouse: Warehouse) -> dict[str, int]:
-    """Return the number of rows by table that are about an erased person; empty if all is well."""
+    """Return the number of rows by table that are about an erased person."""
     engine, masking = warehouse.engine, warehouse.masking
     found: dict[str, int] = {}
     with guarded(engine, "search for erased persons"), engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""What one connection's rows are masked with: plan, secrets, erased persons and the local day."""
+"""Combine plan, secrets, erased persons and the local day to mask the rows of a connection."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -84,7 +84,7 @@ class Masking:
 
 
 def check_keys(connection: Connection, keys: PrivacyKeys) -> None:
-    """Compare the secrets with those that were used before, and record new ones.
+    """Compare the secrets with those of earlier loads, and record new ones.
 
     Raises: WrongPrivacyKey if an id has another secret, or a secret of an erasure is missing.
     """
@@ -101,8 +101,8 @@ def check_keys(connection: Connection, keys: PrivacyKeys) -> None:
     if missing := sorted(used - proofs.keys()):
         raise WrongPrivacyKey(
             f"MAGNETIS_PRIVACY_KEY lacks the key {', '.join(missing)}, and persons were erased "
-            "with it: without it, loads would restore them. Add it after the active key. Nothing "
-            "was written."
+            "with it: without it, loads would restore them. Add it after the active key "
+            "(docs/privacy.md#caller-keys). Nothing was written."
         )
     for key_id in proofs.keys() - known.keys():
         connection.execute(QUERIES["record_proof"], {"key_id": key_id, "proof": proofs[key_id]})

@@ -1,7 +1,7 @@
-"""Masks the rows of one connection that have become old enough.
+"""Mask the rows of one connection that have reached an age of the plan.
 
-Received rows are masked on arrival, so a run only needs the days that have passed a limit since
-the last one. After a change of the plan, of a declaration or of the active secret, a run masks all
+Received rows are masked on arrival, so a run masks only the days that have passed a limit since
+the last run. After a change of the plan, of a declaration or of the active secret, a run masks all
 rows again, in parts.
 """
 
@@ -102,7 +102,7 @@ def is_keyed(warehouse: Warehouse, collection: Collection) -> bool:
 
 
 def require_keyed(warehouse: Warehouse, progress: Progress = lambda _line: None) -> None:
-    """Compute the caller keys of rows that have none, in all collections."""
+    """Compute missing caller keys in all collections; this masks their rows by the plan."""
     for collection in warehouse.catalogue.collections.values():
         if not is_keyed(warehouse, collection):
             retain_collection(warehouse, collection, progress)

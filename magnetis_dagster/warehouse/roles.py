@@ -1,4 +1,4 @@
-"""Creates the roles of people and BI tools. They read data, within limits, and write nothing.
+"""Create the roles of people and BI tools. They read data, within limits, and write nothing.
 
 | role | reads |
 | --- | --- |
@@ -58,7 +58,7 @@ class LoginRole(Protocol):
         """Name of the role."""
 
     def create(self, engine: Engine) -> None:
-        """Create the role if it is missing, and grant it what it may read.
+        """Create the role if it is missing, and grant it its tables or views.
 
         Raises: RoleRefused; DatabaseRefused if this user may not create roles.
         """

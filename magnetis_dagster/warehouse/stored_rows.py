@@ -113,9 +113,9 @@ class Masked:
     read: int = 0
     """Rows that were examined."""
     changed: int = 0
-    """Rows of which anything changed, caller keys included."""
+    """Rows with any change, caller keys included."""
     classes: Counter[PersonalData] = field(default_factory=Counter)
-    """Class to the number of rows of which a value was masked."""
+    """Class to the number of rows with a value that was masked."""
 
     def add(self, other: "Masked") -> None:
         """Add the counts of `other`."""
@@ -186,7 +186,7 @@ class RowReader:
         )
 
     def parse(self, payload: Any) -> Row:
-        """Return a quarantined payload as a Row: its columns tell whom the row is about."""
+        """Return a quarantined payload as a Row: its columns identify the person."""
         if not isinstance(payload, dict):
             return Row(self._blank, payload)
         columns = self._parser.read_all([payload]).columns

@@ -1,8 +1,8 @@
-"""Decides which columns and rows the views of the schema magnetis_masked contain.
+"""Decide which columns and rows the views of the schema magnetis_masked contain.
 
 Connections share the views, but each has its own catalogue and privacy plan. The table
-`column_visibility` contains what each declares. A column is visible if a connection declares it,
-and if none declares it personal. A declaration that was removed stays if it was personal: the
+`column_visibility` contains the declarations of each. A column is visible if a connection declares
+it, and if none declares it personal. A declaration that was removed stays if it was personal: the
 table still contains the values of that connection.
 
 Rows are restricted in the views and not by policies on the tables. A view with
@@ -62,7 +62,7 @@ def declared_columns(catalogue: Catalogue, plan: Plan) -> Visible:
 def record_visibility(
     connection: Connection, catalogue: Catalogue, plan: Plan, connection_name: str
 ) -> None:
-    """Record what a connection declares, in the caller's transaction."""
+    """Record the declarations of a connection, in the caller's transaction."""
     rows = [
         (name, column, visible)
         for name, each in catalogue.collections.items()
@@ -79,12 +79,12 @@ def record_visibility(
 
 
 def has_visibility(connection: Connection, connection_name: str) -> bool:
-    """Return whether a connection has recorded what it declares. Its rows may have been deleted."""
+    """Return whether a connection has recorded declarations. They may have been deleted."""
     return bool(connection.execute(_QUERIES["recorded"], {"connection": connection_name}).scalar())
 
 
 def forget_column(connection: Connection, collection: str, name: str) -> None:
-    """Delete what all connections declared of a column that is dropped from the table."""
+    """Delete all declarations of a column that is dropped from the table."""
     connection.execute(_QUERIES["forget_column"], {"collection": collection, "name": name})
 
 

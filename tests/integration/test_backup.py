@@ -115,7 +115,7 @@ def test_a_restore_of_an_older_backup_erases_persons_again(
     monkeypatch.setenv("MAGNETIS_DATABASE_URL", empty_database_url)
     done = script("restore.sh", dump, database_of(empty_database_url))
     assert done.returncode == 0, done.stderr
-    assert "1 erasures were missing and are recorded, 1 completed" in done.stdout
+    assert "Missing erasures recorded: 1. Erasures completed: 1." in done.stdout
     with psycopg.connect(empty_database_url) as restored:
         found = restored.execute("SELECT caller_number, caller_key, payload FROM magnetis.calls")
         number, key, payload = found.fetchone() or ()

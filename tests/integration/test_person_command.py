@@ -56,14 +56,14 @@ def test_a_person_is_found_then_erased(environment: dict[str, str], database_url
     assert {place["connection"] for place in report["places"]} == {"magnetis", "removed"}
     dry = magnetis("person", "erase", NUMBER, EMAIL, **environment)
     assert dry.returncode == 0, dry.stderr
-    assert "Nothing was changed" in dry.stderr
+    assert "Nothing was erased" in dry.stderr
     assert len(numbers(database_url)) == 6
     done = magnetis(
         *("person", "erase", NUMBER, EMAIL, "--reason", f"request of {NUMBER}", "--yes"),
         **environment,
     )
     assert done.returncode == 0, done.stderr
-    assert "is complete: 4 rows masked" in done.stdout
+    assert "is complete. Rows masked or deleted: 4;" in done.stdout
     assert numbers(database_url) == ["+33612345678"] * 2
     again = magnetis("person", "find", "01 99 00 11 22", **environment)
     assert "No row is about this person" in again.stdout
@@ -71,7 +71,7 @@ def test_a_person_is_found_then_erased(environment: dict[str, str], database_url
     entries = [json.loads(line) for line in listed.stdout.splitlines()]
     assert len(entries) == 4
     replayed = magnetis("person", "replay", "-", **environment)
-    assert "0 erasures were missing" in replayed.stdout
+    assert "Missing erasures recorded: 0." in replayed.stdout
     for output in (found, dry, done, again, listed):
         for secret in (NUMBER[4:], EMAIL, NAME, PRIVACY_KEY.partition(":")[2]):
             assert secret not in f"{output.stdout}{output.stderr}"

@@ -126,7 +126,7 @@ def test_an_unusable_key_file_is_reported_with_its_name_and_kept(
 ) -> None:
     file = tmp_path / KEY_FILE
     file.write_bytes(content)
-    with pytest.raises(UnusableKeyFile, match="Restore it from a backup") as caught:
+    with pytest.raises(UnusableKeyFile, match="Restore it from your copy") as caught:
         load_or_create_key(tmp_path)
     assert str(file) in str(caught.value)
     assert SECRET not in str(caught.value)
