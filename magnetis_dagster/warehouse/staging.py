@@ -310,7 +310,7 @@ class Staging:
         return None if oldest is None else (oldest, newest)
 
     def settle(self) -> None:
-        """Mask what only the commit knows, in its transaction.
+        """Mask staged rows by facts that only the commit knows, in its transaction.
 
         The caller holds the lock of the rows' writers. Persons may have been erased since the rows
         were received. Rules that count from the last contact need the stored rows. And stored rows
