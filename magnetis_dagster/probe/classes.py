@@ -56,6 +56,10 @@ _TIME = re.compile(
     re.ASCII,
 )
 """A time as text. A number may be Unix time or a phone number."""
+_FEWEST_DIFFERENT = 2
+"""Different numbers or codes. A member that is equal in all rows may be unused today."""
+_FEWEST_CLOCKS = 3
+"""Different times of day. Dates, perhaps of birth, have one or two: midnight, in UTC or not."""
 _BOOLEANS = frozenset({"true", "false", "yes", "no", "oui", "non"})
 _EMAIL = re.compile(r"[^\s@＠:/]+[@＠][^\s@＠/]+\.[^\s@＠/]+")
 _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
@@ -109,8 +113,7 @@ def propose_classes(
         values = [value for each in spellings for value in sample.members[each]]
         if name in sample.nameable and not is_object:
             evidence = _Evidence(name, values, sample, collection)
-            evidence.may_have_column = path in undecided
-            proposal = evidence.propose()
+            proposal = evidence.propose(may_have_column=path in undecided)
         if proposal:
             found.members[path] = proposal[0]
             found.reasons.append(f"class of {path}: {proposal[0]} ({proposal[1]})")
@@ -202,12 +205,13 @@ class _Evidence:
         self._words = {*self._above, *self._last}
         self._folded = "".join(self._last)
         self._whole = "".join([*self._above, *self._last])
-        self.may_have_column = False
-        """Whether a column for phone numbers may be declared for the member."""
         self._is_readable = all(map(_is_latin, name))
 
-    def propose(self) -> Proposal | None:
-        """Return the class and its reason, or None."""
+    def propose(self, *, may_have_column: bool) -> Proposal | None:
+        """Return the class and its reason, or None.
+
+        `may_have_column`: whether a column for phone numbers may be declared for the member.
+        """
         if not self._present:
             return None
         if all(isinstance(value, bool) for value in self._present):
@@ -216,7 +220,7 @@ class _Evidence:
             self._recording()
             or self._visitor()
             or self._free_text()
-            or self._contact()
+            or self._contact(may_have_column)
             or self._harmless()
         )
 
@@ -253,14 +257,14 @@ class _Evidence:
                 return PersonalData.FREE_TEXT, self._count("text", count) + " and the name"
         return None
 
-    def _contact(self) -> Proposal | None:
+    def _contact(self, may_have_column: bool) -> Proposal | None:
         """Propose caller_number or contact, unless the person may be a recipient or an agent."""
         if not _has_contacts(self._collection) or _is_another_person(self._words, self._whole):
             return None
         persons = self._words & PERSON
         phones = self._number_of(is_phone)
         if self._is_most(phones):
-            if self.may_have_column and not persons:
+            if may_have_column and not persons:
                 return None
             kind = PersonalData.CALLER_NUMBER if self._is_caller() else PersonalData.CONTACT
             return kind, self._count("phone numbers", phones)
@@ -294,21 +298,21 @@ class _Evidence:
             return self._none("booleans")
         if are_texts and self._are_times(texts) and not _mentions(self._whole, BIRTH):
             return self._none("times") if self._is_readable else None
-        if _is_sensitive(self._words, self._whole) or not self._is_readable:
+        different = len(set(map(as_text, self._present)))
+        is_sensitive = _is_sensitive(self._words, self._whole) or not self._is_readable
+        if is_sensitive or different < _FEWEST_DIFFERENT:
             return None
         if all(map(_is_short_number, self._present)):
             return self._none("numbers below six digits")
         if are_texts and self._are_categories(texts):
-            return self._none(f"{len(set(texts))} different texts")
+            return self._none(f"{different} different codes")
         return None
 
     def _are_times(self, texts: Sequence[str]) -> bool:
         given = [text for text in texts if not is_no_time(text)]
         clocks = {match["clock"] for text in given if (match := _TIME.fullmatch(text.strip()))}
-        # without a time of day it is a date, perhaps of birth
-        has_times = any(clock.strip("0:.") for clock in clocks)
         matches = all(_TIME.fullmatch(text.strip()) for text in given)
-        return has_times and matches and None not in self._sample.moments(given)
+        return matches and len(clocks) >= _FEWEST_CLOCKS and None not in self._sample.moments(given)
 
     def _are_categories(self, texts: Sequence[str]) -> bool:
         counts = Counter(texts)
