@@ -1,7 +1,7 @@
 """`magnetis probe`: what this key can read."""
 
 from json import dumps
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,14 +37,19 @@ def probe(
     of events. With the shipped catalogue: 18 requests for routes and 15 for events. All are charged
     to the quota.
 
+    Proposes a class of personal data for members that no declaration classifies. --write saves the
+    proposals and replaces no class that is declared already.
+
     With several connections it also shows how many of the received ids other connections have
-    loaded. --write then saves to `connections.NAME.overlay`.
+    loaded. --write then saves to `connections.NAME.overlay`. Classes apply to all connections and
+    are saved under `privacy`, except `none`.
     """
     from rich.console import Console
 
     from magnetis_dagster import wiring
     from magnetis_dagster.cli.probe_report import format_probe
     from magnetis_dagster.errors import PermanentError, TransientError
+    from magnetis_dagster.privacy.plan import load_plan
     from magnetis_dagster.probe.probe import run_probe
     from magnetis_dagster.quota.guard import LedgerGuard, RunIdentity
 
@@ -58,14 +63,18 @@ def probe(
         )
     wiring.require_home(settings)
     print_sandbox_notice(settings)
-    if settings.config and not settings.config.exists():  # --write creates it
-        print_notice(f"{settings.config} does not exist yet: probing the catalogue as shipped.")
+    config = settings.config
+    if config and not config.exists():  # --write creates it
+        print_notice(f"{config} does not exist yet: probing the catalogue as shipped.")
+        config = None
+    plan = load_plan(config, catalogue)
     print_notice(
         f"Probing {len(catalogue.enabled)} collections: one request each, three more for each "
         "events collection; more if a first route does not answer or a row has no id."
     )
     with wiring.open_engine(settings) as engine:
-        wiring.warehouse_of(engine, settings, catalogue).prepare()
+        existing = settings.model_copy(update={"config": config})
+        wiring.warehouse_of(engine, existing, catalogue).prepare()
         run = RunIdentity(run_id="magnetis probe", lane="manual")
         report = run_probe(
             catalogue,
@@ -75,6 +84,7 @@ def probe(
             key=key,
             progress=print_notice,
             wanted=_SCOPE_COLLECTIONS if others else (),
+            plan=plan,
         )
         if others:
             _add_overlaps(report, engine, chosen)
@@ -84,7 +94,7 @@ def probe(
         scopes = {each.name: each.scope for each in others}
         Console().print(format_probe(report, scopes))
     if write:
-        _write(report, chosen, nested=bool(others) or not chosen.is_unnamed)
+        save_findings(report, chosen, nested=bool(others) or not chosen.is_unnamed)
     if report.stopped:
         error = PermanentError if report.stopped_for_good else TransientError
         raise error(f"The probe ended early: {report.stopped}")
@@ -125,20 +135,64 @@ def _add_overlaps(report: "ProbeReport", engine: "Engine", connection: "Connecti
             report.overlaps[name] = Overlap(len(ids), shared)
 
 
-def _write(report: "ProbeReport", connection: "Connection", *, nested: bool) -> None:
-    """Save findings to MAGNETIS_CONFIG; `nested`: to the connection's overlay in it."""
+def save_findings(report: "ProbeReport", connection: "Connection", *, nested: bool) -> None:
+    """Save findings to MAGNETIS_CONFIG; `nested`: to the connection's overlay in it.
+
+    Classes apply to all connections: they are always saved to MAGNETIS_CONFIG.
+    """
     from pathlib import Path
 
     from magnetis_dagster.connections import Declaration, declarations
     from magnetis_dagster.probe.overlay import write_overlay
 
-    path, content = connection.settings.config, report.overlay()
-    assert path is not None
+    config, content = connection.settings.config, report.overlay()
+    assert config is not None
+    content.pop("privacy", None)
+    classes = _savable_classes(report, connection)
+    path = config
     if nested:
-        declared = declarations(path).get(connection.name, Declaration()).overlay
+        declared = declarations(config).get(connection.name, Declaration()).overlay
         if isinstance(declared, Path):
-            path = path.parent / declared
+            path = config.parent / declared
         elif content:
             content = {"connections": {connection.name: {"overlay": content}}}
+    if path == config:
+        content, classes = content | classes, {}
     changed = write_overlay(path, content, report.reasons())
     print_notice(f"{path}: {'written' if changed else 'nothing to change'}.")
+    if classes and write_overlay(config, classes):
+        print_notice(f"{config}: written.")
+
+
+def _savable_classes(report: "ProbeReport", connection: "Connection") -> dict[str, Any]:
+    """Return the section `privacy` with the proposals that the plan of every connection accepts.
+
+    Not `none` if there are several connections: the rows of the others were not examined.
+    """
+    from magnetis_dagster.catalog import PersonalData
+    from magnetis_dagster.connections import load_connections
+    from magnetis_dagster.privacy.plan import load_plan
+    from magnetis_dagster.probe.classes import without_refused
+
+    config = connection.settings.config
+    assert config is not None
+    if not config.exists():
+        return report.privacy_section()
+    # read again: somebody may have classified members since the probe began
+    connections = load_connections()
+    plans = [load_plan(config, each.catalogue) for each in connections]
+    skipped = {PersonalData.NONE} if len(connections) > 1 else set()
+    if any(skipped.intersection(each.proposals.classes.values()) for each in report.findings):
+        print_notice(
+            "Members of class none are not saved: the plan applies to all connections, and only "
+            f"rows of {connection.name} were examined."
+        )
+
+    def accept(collection: str, members: dict[str, PersonalData]) -> dict[str, PersonalData]:
+        members = {path: each for path, each in members.items() if each not in skipped}
+        for each, plan in zip(connections, plans, strict=True):
+            declared = each.catalogue.collections.get(collection)
+            members = without_refused(members, declared, plan.of(collection))
+        return members
+
+    return report.privacy_section(accept)

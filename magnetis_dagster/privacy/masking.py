@@ -263,7 +263,9 @@ class RowMasker:
             payload = values.mask(row.payload, self._root, PersonalData.UNCLASSIFIED)
             if not self._may_mention(row, persons, hidden | payload_masked, columns, payload):
                 masked = Row(columns, payload, keys, permanent, payload_masked - permanent)
-                return self._result(masked, values, persons, unparsable, suppressed=False)
+                return self._result(
+                    masked, values, persons, unparsable, mentioned, suppressed=False
+                )
         return self._mask_mentions(
             row, due, persons, permanent, payload_masked, suppressed, unparsable
         )
@@ -299,8 +301,11 @@ class RowMasker:
                 break
             payload_masked |= values.hits
         masked = Row(columns, payload, keys, permanent, payload_masked - permanent)
-        is_suppressed = not self._search.search(row)[0].isdisjoint(suppressed)
-        return self._result(masked, values, persons, unparsable, suppressed=is_suppressed)
+        found, mentioned = self._search.search(row)
+        is_suppressed = not found.isdisjoint(suppressed)
+        return self._result(
+            masked, values, persons, unparsable, mentioned, suppressed=is_suppressed
+        )
 
     def _result(
         self,
@@ -308,11 +313,14 @@ class RowMasker:
         values: ValueMasker,
         persons: Mapping[str, PersonKey],
         unparsable: tuple[str, ...],
+        mentioned: Set[str],
         *,
         suppressed: bool,
     ) -> MaskedRow:
-        _, mentioned = self._search.search(masked)
-        mentions = self._own_mentions(mentioned, persons)
+        mentions: tuple[str, ...] = ()
+        if mentioned:
+            # some of the texts are masked now
+            mentions = self._own_mentions(self._search.search(masked)[1], persons)
         is_withheld = suppressed or not self._never_clear.isdisjoint(values.changed)
         return MaskedRow(masked, frozenset(values.changed), unparsable, is_withheld, mentions)
 

@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from magnetis_dagster.catalog.names import fold
-from magnetis_dagster.probe.report import Finding
+from magnetis_dagster.probe.report import MOST_NAMES, Finding
 from magnetis_dagster.probe.rows import Interval, Name, Sample
-
-MOST_NAMES = 80
-"""Names of members that a finding lists."""
 
 
 def examine(sample: Sample, finding: Finding, first: Sample | None = None) -> None:

@@ -32,6 +32,7 @@ from magnetis_dagster.api import (
 from magnetis_dagster.catalog import Catalogue, Collection
 from magnetis_dagster.errors import MagnetisError, PermanentError
 from magnetis_dagster.ingest.windows import Zones, parameters_between
+from magnetis_dagster.privacy.plan import Plan, load_plan
 from magnetis_dagster.probe.comparison import examine
 from magnetis_dagster.probe.events import event_members, is_recent, may_be_events
 from magnetis_dagster.probe.filters import (
@@ -71,6 +72,7 @@ def run_probe(
     limits: ClientLimits = LIMITS,
     progress: Callable[[str], None] = lambda _line: None,
     wanted: Names[str] = (),
+    plan: Plan | None = None,
 ) -> ProbeReport:
     """Probe every enabled collection of `catalogue`. Blocks.
 
@@ -78,12 +80,15 @@ def run_probe(
     `today` is a day in the partition zone (None: by the machine's clock). `guard` charges every
     request. `progress` receives one line per request. An error that would stop every other request
     too (key refused, no connection, quota exhausted) ends the probe; the report contains it.
+    `plan`: what it classifies is not proposed (None: the default plan).
 
     Raises: KeyRefused or PermanentError if no client can be opened.
     """
     today = today or datetime.now(zones.partition).date()
     return asyncio.run(
-        _Probe(catalogue, zones, guard, today, progress, wanted).run(origin, key, limits)
+        _Probe(
+            catalogue, zones, guard, today, progress, wanted, plan or load_plan(None, catalogue)
+        ).run(origin, key, limits)
     )
 
 
@@ -132,6 +137,7 @@ class _Probe:
         today: date,
         progress: Callable[[str], None],
         wanted: Names[str],
+        plan: Plan,
     ) -> None:
         self._collections = catalogue.enabled
         self._zones = zones
@@ -140,6 +146,7 @@ class _Probe:
         self._window = probe_window(today, zones)
         self._progress = progress
         self._wanted = wanted
+        self._plan = plan
         self._ids: defaultdict[str, set[str]] = defaultdict(set)
         """Ids of the received rows, by collection."""
         self._findings = {
@@ -245,7 +252,7 @@ class _Probe:
                 first_row.keys, sample.keys if more else [], number
             )
             examine(sample, finding, first_row)
-        finding.proposals = propose(sample)
+        finding.proposals = propose(sample, self._plan.of(collection.name))
         finding.event_members = event_members(sample, self._today)
         if collection.window:
             names = (collection.window.start, collection.window.end)

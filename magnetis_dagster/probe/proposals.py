@@ -1,4 +1,4 @@
-"""Propose time field, id, and phone number columns from received rows.
+"""Propose time field, id, phone number columns and personal-data classes from received rows.
 
 Pure. A proposal is a member name with its reason in counts; declared members are not proposed.
 """
@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from magnetis_dagster.catalog import Collection, ColumnType
+from magnetis_dagster.catalog import Collection, ColumnType, PersonalData
 from magnetis_dagster.catalog.conversions import as_text
+from magnetis_dagster.privacy.plan import CollectionPlan
+from magnetis_dagster.probe.classes import propose_classes
 from magnetis_dagster.probe.ids import propose_id
 from magnetis_dagster.probe.rows import WIDEST_ZONE, Name, Sample, is_phone, mostly_phones
 
@@ -28,17 +30,34 @@ class Proposals:
     """Column to the member with its phone numbers."""
     unmatched: list[str] = field(default_factory=list)
     """Members with phone numbers that could belong to several columns, or to none."""
+    classes: dict[str, PersonalData] = field(default_factory=dict)
+    """Class of personal data by undeclared member."""
+    unclassified: list[str] = field(default_factory=list)
+    """Members without a class and without a proposal; they count as personal."""
     reasons: list[str] = field(default_factory=list)
 
 
-def propose(sample: Sample) -> Proposals:
-    """Return the proposals that follow from the rows of a sample."""
+def propose(sample: Sample, plan: CollectionPlan) -> Proposals:
+    """Return the proposals that follow from the rows of a sample.
+
+    `plan`: what it classifies is not proposed.
+    """
     proposals = Proposals()
     _propose_time(sample, proposals)
     if found := propose_id(sample):
         proposals.id_path = found[0]
         proposals.reasons.append(found[1])
     _propose_phones(sample, proposals)
+    collection = with_proposals(sample.collection, proposals)
+    classes = propose_classes(
+        sample,
+        collection,
+        plan,
+        columns=proposals.columns.values(),
+        undecided=proposals.unmatched,
+    )
+    proposals.classes, proposals.unclassified = classes.members, classes.unclassified
+    proposals.reasons += classes.reasons
     return proposals
 
 

@@ -1,18 +1,23 @@
 """The findings of a probe: notes, JSON, and overlay; never values."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from math import ceil
 from typing import Any
 
-from magnetis_dagster.catalog.model import Evidence
+from magnetis_dagster.catalog.model import Evidence, PersonalData
 from magnetis_dagster.probe.filters import Verdict
 from magnetis_dagster.probe.proposals import Proposals
 from magnetis_dagster.probe.rows import WIDEST_ZONE
 
+MOST_NAMES = 80
+"""Names of members that a list of a finding has."""
 _PAGE = 250
 _OBSERVED = Evidence.OBSERVED.value
+
+Classes = dict[str, PersonalData]
+"""Class by member."""
 
 
 class Availability(StrEnum):
@@ -121,6 +126,16 @@ class Finding:
             notes.append(f"Proposed, saved by --write: {'; '.join(reasons)}.")
         if names := ", ".join(self.proposals.unmatched):
             notes.append(f"Phone numbers in {names}: choose their columns in columns.NAME.paths.")
+        if PersonalData.NONE in self.proposals.classes.values():
+            notes.append(
+                "Check each member of class none: a page of rows does not prove that no other row "
+                "contains personal data."
+            )
+        if names := ", ".join(self.proposals.unclassified[:MOST_NAMES]):
+            notes.append(
+                f"Unclassified, so personal until privacy.collections.{self.collection}.members "
+                f"says otherwise: {names}."
+            )
         if names := ", ".join(self.event_members):
             notes.append(
                 f"Rows look like events, not like a present state: {names} differ by row, and the "
@@ -252,7 +267,22 @@ class ProbeReport:
             for finding in self.findings
             if (change := self._change(finding))
         }
-        return {"collections": collections} if collections else {}
+        overlay: dict[str, Any] = {"collections": collections} if collections else {}
+        return overlay | self.privacy_section()
+
+    def privacy_section(
+        self, accept: Callable[[str, Classes], Classes] = lambda _, members: members
+    ) -> dict[str, Any]:
+        """Return the proposed classes as the section `privacy` of MAGNETIS_CONFIG.
+
+        `accept` returns those members of a collection that may be saved.
+        """
+        collections = {
+            finding.collection: {"members": {path: str(each) for path, each in members.items()}}
+            for finding in self.findings
+            if (members := accept(finding.collection, finding.proposals.classes))
+        }
+        return {"privacy": {"collections": collections}} if collections else {}
 
     def _change(self, finding: Finding) -> dict[str, Any] | None:
         if finding.found is Availability.FORBIDDEN:

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import psutil
 import psycopg
 from paths import ROOT
+from protected import PRIVACY_KEY
 from waiting import wait_until
 
 from magnetis_dagster.dagster_support.webserver_client import DagsterApi
@@ -201,11 +202,14 @@ def starter(home: Path) -> tuple[Start, Callable[[], None]]:
             for name, value in os.environ.items()
             if not name.startswith(("MAGNETIS_", "DAGSTER_"))
         }
+        given = dict(environment or {})
+        if "MAGNETIS_DATABASE_URL" in given:
+            given.setdefault("MAGNETIS_PRIVACY_KEY", PRIVACY_KEY)
         with output.open("wb") as sink:
             command = [sys.executable, "-m", "magnetis_dagster.cli", "dev", "--port", str(port)]
             process = subprocess.Popen(
                 [*command, *options],
-                env={**clean, "MAGNETIS_HOME": str(home), **(environment or {})},
+                env={**clean, "MAGNETIS_HOME": str(home), **given},
                 cwd=home.parent,  # contains no .env
                 stdout=sink,
                 stderr=subprocess.STDOUT,

@@ -16,6 +16,7 @@ import pytest
 from extra_local import BLOCK, modules_of_local
 from installed_wheel import Environment, build_wheel, install, run
 from paths import ROOT
+from protected import PRIVACY_KEY
 from sandbox_rows import expected_rows
 
 from magnetis_dagster.database import embedded
@@ -143,6 +144,7 @@ def test_the_core_alone_loads_a_day_and_answers_commands(
         "MAGNETIS_API_KEY": sandbox.key,
         "MAGNETIS_API_URL": sandbox.url,
         "MAGNETIS_DATABASE_URL": database.replace("/magnetis?", "/core?"),
+        "MAGNETIS_PRIVACY_KEY": PRIVACY_KEY,
         "MAGNETIS_START_DATE": str(DAY),
         "PYTHONPATH": str(core),
     }
@@ -223,6 +225,7 @@ def project(
         "KEY_OF_ACME": sandbox.key,
         "MAGNETIS_API_URL": sandbox.url,
         "MAGNETIS_DATABASE_URL": database,
+        "MAGNETIS_PRIVACY_KEY": PRIVACY_KEY,
         "MAGNETIS_START_DATE": "2025-03-01",
     }
     options = (COMPONENT, "magnetis", "--key-env", "KEY_OF_ACME")

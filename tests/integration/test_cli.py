@@ -16,8 +16,10 @@ import pytest
 from protected import PRIVACY_KEY
 from warm import run_cli
 
+from magnetis_dagster.catalog import load_catalogue
 from magnetis_dagster.cli.app import app
 from magnetis_dagster.database import embedded
+from magnetis_dagster.privacy.plan import load_plan
 from magnetis_dagster.sandbox import SANDBOX_KEY, SandboxOptions, SandboxServer
 
 KEY = "cli-key-57d1f0a9"
@@ -339,6 +341,22 @@ def test_probe_and_reparse_report_as_table_and_as_json(
         assert "calls: 0 rows read" in magnetis("reparse", "calls", **environment).stdout
         for ended in (found, table):
             assert KEY not in ended.stdout + ended.stderr
+
+
+def test_a_probe_creates_a_missing_overlay(empty_database_url: str, tmp_path: Path) -> None:
+    config = tmp_path / "config" / "magnetis.yaml"
+    with SandboxServer(SandboxOptions(keys=(KEY,), accounts=1, calls_per_day=5)) as sandbox:
+        ended = magnetis(
+            "probe",
+            "--write",
+            MAGNETIS_API_KEY=KEY,
+            MAGNETIS_API_URL=sandbox.url,
+            MAGNETIS_DATABASE_URL=empty_database_url,
+            MAGNETIS_CONFIG=str(config),
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert f"{config} does not exist yet" in ended.stderr
+    assert load_plan(config, load_catalogue(config)) == load_plan(None, load_catalogue())
 
 
 def test_a_refused_key_ends_the_probe_with_the_reason_and_not_the_key(
