@@ -13,7 +13,7 @@ from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.connections import Connection, declarations
 from magnetis_dagster.database import connect, embedded, postmaster
 from magnetis_dagster.ingest import Ingestion, Permit, RunIdentity, Zones
-from magnetis_dagster.privacy.key_file import load_or_create_key
+from magnetis_dagster.privacy.key_file import KEY_FILE, load_or_create_key, read_key_file
 from magnetis_dagster.privacy.plan import load_plan
 from magnetis_dagster.privacy.protection import Protection
 from magnetis_dagster.quota.ledger import Ledger
@@ -118,13 +118,18 @@ def open_engine(settings: Settings, *, create: bool = True) -> Iterator[Engine]:
 
 
 def protection_of(settings: Settings, catalogue: Catalogue) -> Protection:
-    """Return plan and secrets for personal data. The embedded server's home gets a key by itself.
+    """Return plan and secrets for personal data.
+
+    Without MAGNETIS_PRIVACY_KEY, the secret is in the key file of MAGNETIS_HOME. It is created for
+    the embedded server only.
 
     Raises: CatalogueError if the plan is invalid; UnusableKeyFile.
     """
-    keys = settings.privacy_keys
+    keys, file = settings.privacy_keys, settings.home / KEY_FILE
     if keys is None and settings.database_url is None:
         keys = load_or_create_key(settings.home)
+    elif keys is None and file.exists():
+        keys = read_key_file(file)
     return Protection(load_plan(settings.config, catalogue), keys)
 
 

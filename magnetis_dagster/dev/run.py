@@ -40,6 +40,7 @@ from magnetis_dagster.dev.load import (
 )
 from magnetis_dagster.dev.signals import Interrupted, StopSignals
 from magnetis_dagster.errors import PermanentError, TransientError
+from magnetis_dagster.privacy.key_file import load_or_create_key
 from magnetis_dagster.running_dev import RunningDev, publish
 from magnetis_dagster.sandbox import SANDBOX_KEY, SANDBOX_KEYS
 from magnetis_dagster.settings import Settings, SettingsError
@@ -191,6 +192,9 @@ class _Session:
         """Start the database; return the settings that differ from the user's."""
         with self.signals.defer():  # an interrupted start would leave a server running
             url = database_url(self.settings, port=self.options.database_port)
+        if self.settings.database_url is None and self.settings.privacy_key is None:
+            # the processes of Dagster know the server by its address, and read the file
+            load_or_create_key(self.home)
         # the embedded server has no password
         self.database = without_password(url) if self.settings.database_url else url
         changes: dict[str, object] = {"home": self.home, "database_url": url}
