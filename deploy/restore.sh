@@ -44,6 +44,6 @@ echo "Restored into database $database:" \
 erasures=$(dirname "$dump")/$(basename "$dump" | sed -nE 's/-[0-9]{8}T[0-9]{6}Z\.dump$//p')-erasures.jsonl
 if [ -s "$erasures" ]; then
   # this backup lacks the erasures that were recorded after it
-  read -r -a magnetis <<<"${MAGNETIS-docker compose run --rm --no-deps -T code magnetis}"
+  read -r -a magnetis <<<"${MAGNETIS-docker compose run --rm -T code magnetis}"
   "${magnetis[@]}" person replay - <"$erasures"
 fi

@@ -30,6 +30,7 @@ from magnetis_dagster.privacy.ages import Age
 from magnetis_dagster.privacy.caller_key import read_email
 from magnetis_dagster.privacy.classification import (
     CONTACT_SIDE,
+    STAFF,
     Member,
     classify,
     column_classes,
@@ -238,12 +239,12 @@ class RowMasker:
         found, mentioned = self._search.search(row)
         permanent = row.masked | due.dropped
         payload_masked = row.payload_masked | (_ALL if due.payload else _NO_CLASSES)
-        if suppressed and any(
-            not suppressed.isdisjoint(person.accepted)
-            for name, person in persons.items()
-            if self._classes[name] in CONTACT_SIDE
-        ):
-            permanent |= CONTACT_SIDE
+        if suppressed:
+            for name, person in persons.items():
+                if not suppressed.isdisjoint(person.accepted):
+                    # what else the row says about the caller, or about the recipient
+                    is_contact = self._classes[name] in CONTACT_SIDE
+                    permanent |= CONTACT_SIDE if is_contact else STAFF
         if self._drops_a_link(permanent | due.never_stored, persons):
             permanent |= CONTACT_SIDE
         dropped = permanent | due.never_stored

@@ -16,8 +16,9 @@ WHERE connection = :connection
   AND (expires_on IS NULL OR expires_on > (magnetis_ops.now() AT TIME ZONE :zone)::date)
 
 -- name: used_ids
--- Select the ids of the secrets that suppressions were computed with.
+-- Select the ids of the secrets of suppressions that have not ended. A day more, for time zones.
 SELECT DISTINCT substring(person_key FROM '^k([a-z0-9]+):') FROM magnetis_ops.suppressions
+WHERE expires_on IS NULL OR expires_on > CAST(magnetis_ops.now() AS date) - 1
 
 -- name: proofs
 -- Select the proof of each secret that was used.
