@@ -13,6 +13,7 @@ from magnetis_dagster.connection_names import UNNAMED
 from magnetis_dagster.connections import Connection, declarations
 from magnetis_dagster.database import connect, embedded, postmaster
 from magnetis_dagster.ingest import Ingestion, Permit, RunIdentity, Zones
+from magnetis_dagster.privacy.caller_key import PrivacyKeys
 from magnetis_dagster.privacy.key_file import KEY_FILE, load_or_create_key, read_key_file
 from magnetis_dagster.privacy.plan import load_plan
 from magnetis_dagster.privacy.protection import Protection
@@ -117,6 +118,14 @@ def open_engine(settings: Settings, *, create: bool = True) -> Iterator[Engine]:
         engine.dispose()
 
 
+def existing_privacy_keys(settings: Settings) -> PrivacyKeys | None:
+    """Return the secrets of MAGNETIS_PRIVACY_KEY, or of the key file. Raises: UnusableKeyFile."""
+    file = settings.home / KEY_FILE
+    if settings.privacy_keys is None and file.exists():
+        return read_key_file(file)
+    return settings.privacy_keys
+
+
 def protection_of(settings: Settings, catalogue: Catalogue) -> Protection:
     """Return plan and secrets for personal data.
 
@@ -125,11 +134,9 @@ def protection_of(settings: Settings, catalogue: Catalogue) -> Protection:
 
     Raises: CatalogueError if the plan is invalid; UnusableKeyFile.
     """
-    keys, file = settings.privacy_keys, settings.home / KEY_FILE
+    keys = existing_privacy_keys(settings)
     if keys is None and settings.database_url is None:
         keys = load_or_create_key(settings.home)
-    elif keys is None and file.exists():
-        keys = read_key_file(file)
     return Protection(load_plan(settings.config, catalogue), keys)
 
 

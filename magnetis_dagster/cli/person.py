@@ -45,10 +45,19 @@ class Report:
     """Connection, table and column with rows about the person, and their number."""
     rows: int = 0
     erasure: "Erasure | None" = None
+    caller_keys: "dict[str, list[str]] | None" = None
+    """By connection, the key of each secret; None unless they were asked for."""
 
 
 @app.command()
-def find(identifiers: Identifiers, json: AsJson = False) -> None:
+def find(
+    identifiers: Identifiers,
+    keys: Annotated[
+        bool,
+        typer.Option("--keys", help="Print the person's caller keys too, to export the rows."),
+    ] = False,
+    json: AsJson = False,
+) -> None:
     """List the places with rows about a person, and their number of rows.
 
     Searches tables, history, quarantine and cached pages of all connections. Prints no number, name
@@ -59,8 +68,10 @@ def find(identifiers: Identifiers, json: AsJson = False) -> None:
     given = _given(identifiers)
     for engine, warehouses in _databases():
         persons = _persons(given, warehouses)
-        places = find_places(engine, warehouses, persons, _notify)
-        _print(_report(places), as_json=json)
+        report = _report(find_places(engine, warehouses, persons, _notify))
+        if keys:
+            report.caller_keys = {name: sorted(each) for name, each in persons.items()}
+        _print(report, as_json=json)
 
 
 @app.command()
@@ -232,6 +243,8 @@ def _print(report: Report, *, as_json: bool) -> None:
         for place in report.places:
             table.add_row(place.connection, place.table, place.column, f"{place.rows:,}")
         console.print(table)
+    for name, keys in (report.caller_keys or {}).items():
+        console.print(f"caller keys of {name}: {' '.join(keys)}", markup=False, highlight=False)
     if erasure := report.erasure:
         masked = sum(rows for _, _, rows in erasure.places)
         until = f"until {erasure.expires_on}" if erasure.expires_on else "permanently"

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from magnetis_dagster.catalog.union import union
@@ -13,8 +14,13 @@ from magnetis_dagster.database.health import ServerFacts, read_facts, read_offse
 from magnetis_dagster.doctor.findings import Finding, error, ok, warning
 from magnetis_dagster.doctor.zones import compare_offsets, moments_of
 from magnetis_dagster.errors import MagnetisError
+from magnetis_dagster.privacy.caller_key import PrivacyKeys
+from magnetis_dagster.privacy.key_file import UnusableKeyFile
+from magnetis_dagster.privacy.protection import MissingPrivacyKey
+from magnetis_dagster.settings import Settings
+from magnetis_dagster.warehouse.masking import WrongPrivacyKey, compare_keys
 from magnetis_dagster.warehouse.migration_state import MigrationState, migration_state
-from magnetis_dagster.wiring import database_url
+from magnetis_dagster.wiring import database_url, existing_privacy_keys
 
 SCHEMAS = ("magnetis", "magnetis_ops", "dagster")
 """Schemas that loads use."""
@@ -61,6 +67,8 @@ def check_database(
         }
         moments = moments_of(facts.ahead)
         offsets = read_offsets(engine, sorted(zone.key for zone in zones), moments)
+        compare = partial(compare_keys, engine) if state.is_current else None
+        privacy = _check_privacy_key(settings, compare)
     except MagnetisError as problem:
         return [
             error(
@@ -78,9 +86,29 @@ def check_database(
         judge_tables(state),
         judge_rights(facts, is_current=state.is_current),
         judge_clock(facts),
+        privacy,
         *compare_offsets(zones, moments, offsets),
         *_data_disk(facts, settings.home, free_bytes),
     ]
+
+
+def _check_privacy_key(
+    settings: Settings, compare: Callable[[PrivacyKeys], None] | None
+) -> Finding:
+    """Check the secret of the caller keys; `compare` compares it with those of earlier loads."""
+    name, cost = "privacy key", "Loads, retention and erasures fail before they write anything."
+    remedy = "Restore the secret from your copy (docs/privacy.md#caller-keys)."
+    try:
+        keys = existing_privacy_keys(settings)
+        if keys is None and settings.database_url is None:
+            return ok(name, "The first load creates it.")
+        if keys is None:
+            return error(name, str(MissingPrivacyKey()), cost, remedy)
+        if compare:
+            compare(keys)
+    except (WrongPrivacyKey, UnusableKeyFile) as problem:
+        return error(name, str(problem), cost, remedy)
+    return ok(name, f"Key {keys.active} is active.")
 
 
 def judge_server(facts: ServerFacts) -> list[Finding]:

@@ -35,7 +35,7 @@ _EXPECTED = (
     "expected id:secret, such as 1:<43 random characters>, several separated by commas; the first "
     "is active"
 )
-_ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:?/&]+")
+_ADDRESS = re.compile(r"[^\s@<>\"'(),;:\[\]{}«»|`]+@[^\W_]+(?:[._-]+[^\W_]+)*")
 
 
 class InvalidPrivacyKey(PermanentError):

@@ -41,12 +41,14 @@ from magnetis_dagster.privacy.person_keys import PersonKey, PersonKeys
 from magnetis_dagster.privacy.person_search import PersonSearch
 from magnetis_dagster.privacy.phone import PhoneKind
 from magnetis_dagster.privacy.plan import CLASSES, CollectionPlan, Treatment
-from magnetis_dagster.privacy.value_masking import NO_PERSON, Classes, ValueMasker
+from magnetis_dagster.privacy.value_masking import NO_PERSON, Classes, ValueMasker, fold_name
 
 _ALL: Classes = frozenset(CLASSES)
 _NO_CLASSES: Classes = frozenset()
 _NOBODY: frozenset[str] = frozenset()
 _NO_DIGITS = bytes(each for each in range(256) if not 48 <= each <= 57)
+_ENCODED = re.compile(r"[%&\\]|  ")
+"""Signs of encoded characters, and double spaces."""
 _OTHER_DIGITS = re.compile(r"[^\D0-9]")
 _NUMBER_DIGITS = re.compile(r"[\s.()/+_-]")
 _TAIL = 7
@@ -178,6 +180,13 @@ class RowMasker:
             (by_contact if age.since_last_contact else by_row).add(age.cutoff(today))
         return Cutoffs(sorted(by_row), sorted(by_contact))
 
+    def ages(self) -> tuple[list[Age], list[Age]]:
+        """Return the ages of the rules: those that count from the row, and from the last contact."""
+        rules = (rule.mask_after for rule in self._plan.rules.values())
+        ages = dict.fromkeys(filter(None, [*rules, self._plan.payload.mask_after]))
+        by_row = [age for age in ages if not age.since_last_contact]
+        return by_row, [age for age in ages if age.since_last_contact]
+
     def row_cutoffs(self, today: date) -> dict[PersonalData, date]:
         """Return the last day that is old enough, by class whose values are then dropped.
 
@@ -197,9 +206,10 @@ class RowMasker:
 
     def keep_columns(self, parsed: dict[str, Any], stored: Row) -> dict[str, Any]:
         """Return parsed columns with the stored values of classes that the payload lacks."""
-        if stored.payload_masked:
+        masked = stored.masked | stored.payload_masked
+        if masked:
             for name in self._changeable:
-                if self._classes[name] in stored.payload_masked:
+                if self._classes[name] in masked:
                     parsed[name] = stored.columns[name]
         return parsed
 
@@ -241,7 +251,11 @@ class RowMasker:
         payload_masked = row.payload_masked | (_ALL if due.payload else _NO_CLASSES)
         if suppressed:
             for name, person in persons.items():
-                if not suppressed.isdisjoint(person.accepted):
+                keys_in: Set[str] = frozenset(person.accepted)
+                if person.kind is PhoneKind.UNPARSABLE and isinstance(row.columns[name], str):
+                    # such as two numbers
+                    keys_in = self._persons.persons_in(row.columns[name])
+                if not suppressed.isdisjoint(keys_in):
                     # what else the row says about the caller, or about the recipient
                     is_contact = self._classes[name] in CONTACT_SIDE
                     permanent |= CONTACT_SIDE if is_contact else STAFF
@@ -262,7 +276,7 @@ class RowMasker:
             columns = self._mask_columns(row.columns, values)
             values.begin(hidden | payload_masked, [], _NOBODY)
             payload = values.mask(row.payload, self._root, PersonalData.UNCLASSIFIED)
-            if not self._may_mention(row, persons, hidden | payload_masked, columns, payload):
+            if not self._may_mention(row, persons, hidden, columns, payload):
                 masked = Row(columns, payload, keys, permanent, payload_masked - permanent)
                 return self._result(
                     masked, values, persons, unparsable, mentioned, suppressed=False
@@ -295,8 +309,10 @@ class RowMasker:
             permanent |= values.hits
         keys = self._remaining_keys(persons, dropped, suppressed)
         while True:
-            hidden = dropped | due.hashed | payload_masked
-            values.begin(hidden, *self._names_and_keys(row, persons, hidden))
+            # what is masked in the payload only stays in the columns, and so do texts about it
+            hidden = dropped | due.hashed
+            names_and_keys = self._names_and_keys(row, persons, hidden)
+            values.begin(hidden | payload_masked, *names_and_keys)
             payload = values.mask(row.payload, self._root, PersonalData.UNCLASSIFIED)
             if values.hits <= payload_masked:
                 break
@@ -350,7 +366,10 @@ class RowMasker:
         left = [dump_json(payload)]
         left += [text for name in self._changeable if isinstance(text := columns[name], str)]
         text = "\n".join(left).casefold()
-        if "\\u" in text or _OTHER_DIGITS.search(text):
+        if _OTHER_DIGITS.search(text) or _ENCODED.search(text):
+            return True
+        if names and not text.isascii():
+            # accents may be written in several ways
             return True
         digits = text.encode().translate(None, _NO_DIGITS)
         for name in persons.keys() if keys else ():
@@ -366,7 +385,7 @@ class RowMasker:
             number = _plain_digits(received)
             if len(number) < _TAIL or number[-_TAIL:].encode() in digits:
                 return True
-        return any(name in text or '"' in name or "\\" in name for name in names)
+        return any(name in text for name in names)
 
     def _compute_due(self, today: date, row_day: date | None, last_contact: date | None) -> _Due:
         contact = max(filter(None, (row_day, last_contact)), default=None)
@@ -429,8 +448,8 @@ class RowMasker:
             is_person = not person or person.kind not in NO_PERSON
             if is_person and isinstance(text, str):
                 # `Jean Dupont <jean@exemple.fr>` contains a name too
-                name_before, _, address = text.casefold().partition("<")
-                parts = (text.casefold(), name_before.strip(" \"'") if address else "")
+                name_before, _, address = text.partition("<")
+                parts = (fold_name(text), fold_name(name_before.strip(" \"'")) if address else "")
                 names += [part for part in parts if len(part) >= _SHORTEST_NAME]
         return names, keys
 

@@ -16,6 +16,9 @@ _FEWEST_DIGITS = 9
 """Digits of a run that may contain a phone number."""
 _GROUP = re.compile(r"[0-9]+")
 _BEGINNINGS = "+0"
+_WITH_FRANCE = 11
+"""Digits of a French number with its country code, 33."""
+_BARE_ADDRESS = re.compile(r"[^\W_][\w.+%'-]*@[^\W_]+(?:[.-][^\W_]+)*")
 _BEFORE_VALUE = re.compile(r"^[^@]*[=&?/|](?=[^@])")
 _DIGITS = range(9, 16)
 """Digits of a phone number with or without country code; E.164 allows 15."""
@@ -111,6 +114,9 @@ class PersonKeys:
         for start, end in addresses_in(plain):
             address = "".join(plain[start:end].split())
             found.update(self.email(address).accepted)
+            # signs of a text around it
+            if match := _BARE_ADDRESS.search(address):
+                found.update(self.email(match[0]).accepted)
             # a local part may contain what precedes the value of a parameter: ?to=jean@exemple.fr
             found.update(self.email(_BEFORE_VALUE.sub("", address)).accepted)
         return frozenset(found)
@@ -137,13 +143,16 @@ def _numbers_in(plain: str) -> Iterator[str]:
             if begin < 0:
                 begin = start
             digits = 0
-            for group_start, end in groups[first:]:
+            for last in range(first, len(groups)):
+                group_start, end = groups[last]
                 digits += end - group_start
                 if digits >= _DIGITS.stop:
                     break
                 if digits in _DIGITS and (
                     text[begin] in _BEGINNINGS
+                    or (digits == _WITH_FRANCE and text.startswith("33", begin))
                     or (not is_word and end - start == digits)
                     or (not is_word and first == 0 and end == groups[-1][1])
                 ):
-                    yield text[begin:end]
+                    # forms write a space as `+`
+                    yield text[begin] + text[begin + 1 : end].replace("+", " ")

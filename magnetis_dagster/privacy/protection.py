@@ -20,12 +20,12 @@ _VERSION = 1
 class MissingPrivacyKey(PermanentError):
     """Rows cannot be loaded, because caller keys cannot be computed without a secret."""
 
-    def __init__(self, action: str = "load rows") -> None:
+    def __init__(self) -> None:
         super().__init__(
-            f"Cannot {action}: MAGNETIS_PRIVACY_KEY is not set. It is the secret of the caller "
-            "keys that are stored beside phone numbers. Set it to the secret of earlier loads. For "
-            "a new database, set it to 1: and the output of `openssl rand -base64 32`, and keep a "
-            "copy outside the database (docs/privacy.md#caller-keys). Nothing was written."
+            "MAGNETIS_PRIVACY_KEY is not set. It is the secret of the caller keys that are stored "
+            "beside phone numbers. Set it to the secret of earlier loads. For a new database, set "
+            "it to 1: and the output of `openssl rand -base64 32`, and keep a copy outside the "
+            "database (docs/privacy.md#caller-keys). Nothing was written."
         )
 
 
@@ -36,10 +36,10 @@ class Protection:
     plan: Plan
     keys: PrivacyKeys | None
 
-    def require_keys(self, action: str = "load rows") -> PrivacyKeys:
-        """Return the secrets. Raises: MissingPrivacyKey, which names the `action`."""
+    def require_keys(self) -> PrivacyKeys:
+        """Return the secrets. Raises: MissingPrivacyKey."""
         if self.keys is None:
-            raise MissingPrivacyKey(action)
+            raise MissingPrivacyKey
         return self.keys
 
     def persons(self, connection: str) -> PersonKeys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Set
 from decimal import Decimal
 from typing import Any
@@ -10,6 +11,7 @@ from magnetis_dagster.catalog import Contents, PersonalData
 from magnetis_dagster.catalog.conversions import as_text
 from magnetis_dagster.catalog.row_parser import mask_name
 from magnetis_dagster.exact_json import Unparsed, dump_json
+from magnetis_dagster.plain_text import plain_text
 from magnetis_dagster.privacy.classification import CONTACT_SIDE, Member
 from magnetis_dagster.privacy.person_keys import PersonKeys
 from magnetis_dagster.privacy.phone import PhoneKind
@@ -215,9 +217,16 @@ def number_text(value: Any) -> str | None:
     return text if text is not None and 7 <= len(text) <= 40 else None
 
 
+def fold_name(text: str) -> str:
+    """Return a text in lower case without accents, decoded, with single spaces."""
+    decomposed = unicodedata.normalize("NFKD", plain_text(text)).casefold()
+    letters = "".join(each for each in decomposed if not unicodedata.combining(each))
+    return " ".join(letters.split())
+
+
 def _contains_any(text: str, names: list[str]) -> bool:
     """Return whether one of the folded names occurs as whole words."""
-    folded = text.casefold() if names else ""
+    folded = fold_name(text) if names else ""
     for name in names:
         start = folded.find(name)
         while start >= 0:

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from datetime import date
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from magnetis_dagster.catalog import Catalogue, Collection
+from magnetis_dagster.database import guarded
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.privacy.caller_key import PrivacyKeys
 from magnetis_dagster.privacy.masking import RowMasker
@@ -83,7 +84,13 @@ class Masking:
         return state
 
 
-def check_keys(connection: Connection, keys: PrivacyKeys) -> None:
+def compare_keys(engine: Engine, keys: PrivacyKeys) -> None:
+    """Compare the secrets with those of earlier loads. Raises: WrongPrivacyKey."""
+    with guarded(engine, "read the privacy keys"), engine.connect() as connection:
+        check_keys(connection, keys, record=False)
+
+
+def check_keys(connection: Connection, keys: PrivacyKeys, *, record: bool = True) -> None:
     """Compare the secrets with those of earlier loads, and record new ones.
 
     Raises: WrongPrivacyKey if an id has another secret, or a secret of an erasure is missing.
@@ -104,5 +111,5 @@ def check_keys(connection: Connection, keys: PrivacyKeys) -> None:
             "with it: without it, loads would restore them. Add it after the active key "
             "(docs/privacy.md#caller-keys). Nothing was written."
         )
-    for key_id in proofs.keys() - known.keys():
+    for key_id in (proofs.keys() - known.keys()) if record else ():
         connection.execute(QUERIES["record_proof"], {"key_id": key_id, "proof": proofs[key_id]})

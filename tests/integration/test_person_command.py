@@ -54,6 +54,13 @@ def test_a_person_is_found_then_erased(environment: dict[str, str], database_url
     report = json.loads(found.stdout)
     assert report["rows"] == 4
     assert {place["connection"] for place in report["places"]} == {"magnetis", "removed"}
+    with_keys = magnetis("person", "find", NUMBER, "--keys", "--json", **environment)
+    [key] = json.loads(with_keys.stdout)["caller_keys"]["magnetis"]
+    with psycopg.connect(database_url) as connection:
+        stored = connection.execute(
+            "SELECT count(*) FROM magnetis.calls WHERE caller_key = %s", (key,)
+        )
+        assert stored.fetchone() == (2,)
     dry = magnetis("person", "erase", NUMBER, EMAIL, **environment)
     assert dry.returncode == 0, dry.stderr
     assert "Nothing was erased" in dry.stderr
