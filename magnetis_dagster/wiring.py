@@ -161,16 +161,20 @@ def warehouse_of(
     )
 
 
-def warehouses_of(engine: Engine, connections: Sequence[Connection]) -> dict[str, Warehouse]:
-    """Return a warehouse for each connection with rows or a declaration, by name.
+def warehouses_of(
+    engine: Engine, connections: Sequence[Connection], *, of_components: bool = False
+) -> dict[str, Warehouse]:
+    """Return a warehouse for each declared or removed connection with rows, by name.
 
     `connections`: the declared ones of this database. A removed connection, whose rows are still
-    stored, has the plan and the catalogue of the first one. Call `prepare` before.
+    stored, has the plan and the catalogue of the first one. Connections of components are left out
+    unless `of_components`: only their code location knows their plan and their tables. Call
+    `prepare` before.
     """
     found = {each.name: warehouse_of(engine, each.settings, each.catalogue) for each in connections}
     first = connections[0]
-    for name in connections_with_rows(engine):
-        if name not in found:
+    for name, of_component in connections_with_rows(engine).items():
+        if name not in found and (of_components or not of_component):
             found[name] = warehouse_of(engine, first.settings, first.catalogue, name)
     return found
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from magnetis_dagster.warehouse import Warehouse
+
+    Warehouses = dict[str, Warehouse]
     from magnetis_dagster.warehouse.erasure import Erasure, JournalEntry, Persons, Place
 
 app = typer.Typer(
@@ -66,7 +68,7 @@ def find(
     from magnetis_dagster.warehouse.erasure import find as find_places
 
     given = _given(identifiers)
-    for engine, warehouses in _databases():
+    for engine, warehouses, _ in _databases():
         persons = _persons(given, warehouses)
         report = _report(find_places(engine, warehouses, persons, _notify))
         if keys:
@@ -104,6 +106,7 @@ def erase(
     is completed by the next load or run of retention. Run deploy/backup.sh afterwards: it
     writes the list of erasures that deploy/restore.sh replays.
     """
+    from magnetis_dagster.errors import PermanentError
     from magnetis_dagster.redaction import scrub
     from magnetis_dagster.warehouse.erasure import (
         complete_erasures,
@@ -115,15 +118,21 @@ def erase(
     )
 
     given = _given(identifiers)
-    for engine, warehouses in _databases():
+    if expires and expires.date() <= datetime.now().date():  # noqa: DTZ005 - the user's day
+        raise PermanentError(
+            f"--expires {expires:%Y-%m-%d}: expected a day in the future. Nothing was changed."
+        )
+    for engine, warehouses, own in _databases():
         persons = _persons(given, warehouses)
         places = find_places(engine, warehouses, persons, _notify)
         report = _report(places)
         if yes:
             last = expires.date() if expires else None
             erasure = record(engine, persons, scrub(reason, ""), last)
-            complete_erasures(engine, warehouses, _notify)
+            complete_erasures(engine, own, _notify)
             report.erasure = read_erasure(engine, erasure)
+            for name in sorted(warehouses.keys() - own.keys()):
+                _notify(f"{name}: its component completes the erasure at its next load.")
         _print(report, as_json=json)
         if not yes:
             _notify("Nothing was erased. Add --yes to erase.")
@@ -140,7 +149,7 @@ def export_erasures() -> None:
     from magnetis_dagster.warehouse.erasure import journal
 
     restrict_output_to_owner()
-    for engine, _ in _databases():
+    for engine, _, _ in _databases():
         for entry in journal(engine):
             typer.echo(dumps(asdict(entry), default=lambda value: value.isoformat()))
 
@@ -153,14 +162,19 @@ def replay(
     ],
 ) -> None:
     """Repeat the erasures that a restored backup lacks."""
+    from magnetis_dagster.errors import PermanentError
     from magnetis_dagster.warehouse.erasure import complete_erasures
     from magnetis_dagster.warehouse.erasure import replay as replay_entries
 
-    text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise PermanentError(f"{file} cannot be read: {problem}. Nothing was changed.") from None
     entries = [_entry(line, number) for number, line in enumerate(text.splitlines(), 1) if line]
-    for engine, warehouses in _databases():
+    for engine, _, own in _databases():
         recorded = replay_entries(engine, entries)
-        completed = complete_erasures(engine, warehouses, _notify)
+        completed = complete_erasures(engine, own, _notify)
         typer.echo(
             f"Missing erasures recorded: {len(recorded)}. Erasures completed: {len(completed)}."
         )
@@ -190,10 +204,16 @@ def _entry(line: str, number: int) -> "JournalEntry":
     return entry
 
 
-def _databases() -> "Iterator[tuple[Engine, dict[str, Warehouse]]]":
-    """Yield each database, with the warehouses of all connections with rows."""
+def _databases() -> "Iterator[tuple[Engine, Warehouses, Warehouses]]":
+    """Yield each database, with the warehouses of all connections and those known here.
+
+    Connections of components are known to their own code location only.
+
+    Raises: MissingPrivacyKey, WrongPrivacyKey.
+    """
     from magnetis_dagster.cli.connection_option import by_database
     from magnetis_dagster.connections import load_connections
+    from magnetis_dagster.warehouse.masking import compare_keys
     from magnetis_dagster.wiring import open_engine, require_home, warehouse_of, warehouses_of
 
     declared = load_connections()
@@ -203,7 +223,12 @@ def _databases() -> "Iterator[tuple[Engine, dict[str, Warehouse]]]":
         with open_engine(group[0].settings, create=False) as engine:
             for each in group:
                 warehouse_of(engine, each.settings, each.catalogue).prepare(_notify)
-            yield engine, warehouses_of(engine, group)
+            own = warehouses_of(engine, group)
+            for warehouse in own.values():
+                keys = warehouse.masking.protection.require_keys()
+                compare_keys(engine, keys, only_used=True)
+            every = warehouses_of(engine, group, of_components=True)
+            yield engine, every, own
 
 
 def _persons(identifiers: "Sequence[str]", warehouses: "Mapping[str, Warehouse]") -> "Persons":
@@ -214,9 +239,13 @@ def _persons(identifiers: "Sequence[str]", warehouses: "Mapping[str, Warehouse]"
 
 
 def _given(identifiers: "Sequence[str]") -> "list[str]":
+    from magnetis_dagster.errors import PermanentError
+
     if list(identifiers) != ["-"]:
         return list(identifiers)
-    return [line.strip() for line in sys.stdin if line.strip()]
+    if given := [line.strip() for line in sys.stdin if line.strip()]:
+        return given
+    raise PermanentError("Standard input is empty: expected a number or an address per line.")
 
 
 def _report(places: "list[Place]") -> Report:

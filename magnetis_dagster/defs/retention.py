@@ -129,15 +129,11 @@ def _retain(context: dg.AssetExecutionContext, what: Retention) -> dg.Materializ
         with open_engine(group[0].settings) as engine:
             for each in group:
                 warehouse_of(engine, each.settings, each.catalogue).prepare(context.log.info)
-            all_warehouses = warehouses_of(engine, group)
-            own = {each.name for each in group}
-            chosen = [
-                warehouse
-                for name, warehouse in all_warehouses.items()
-                if what.with_removed or name in own
-            ]
-            completed += len(complete_erasures(engine, all_warehouses, context.log.info))
-            for warehouse in chosen:
+            # others know the tables of their connections
+            own = {each.name: warehouse_of(engine, each.settings, each.catalogue) for each in group}
+            chosen = warehouses_of(engine, group) if what.with_removed else own
+            completed += len(complete_erasures(engine, chosen, context.log.info))
+            for warehouse in chosen.values():
                 for result in retain(warehouse, context.log.info):
                     examined += result.masked.read
                     rows.update(_named(result))

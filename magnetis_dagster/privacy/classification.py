@@ -24,6 +24,8 @@ _KEPT_TYPES = {
     ColumnType.TIMESTAMP,
 }
 _KEPT_NAMES = {"status"}
+_OWN_NUMBERS = ("number", "phone", "email")
+"""Ends of names of columns that are not personal and contain a number or address."""
 _MOST_NAMES = 1_000
 
 
@@ -38,6 +40,8 @@ class Member:
     """Whether a scalar here never changes: an id, an account, a time, a count, a status."""
     is_json: bool = False
     """Whether the declaration covers a list or object here."""
+    is_own_number: bool = False
+    """Whether a scalar here is a number or address of the company, such as a tracked number."""
     from_plan: bool = False
     """Whether the plan declares `data_class`."""
     below: dict[str, Member] = field(default_factory=dict)
@@ -123,6 +127,7 @@ def _declare(member: Member, name: str, column: Column) -> None:
         member.contains = member.contains or column.contains
     member.is_json |= column.type is ColumnType.JSON
     is_none = member.data_class is PersonalData.NONE
+    member.is_own_number |= is_none and name.endswith(_OWN_NUMBERS)
     member.kept = is_none and (member.kept or is_kept(name, column, data_class))
 
 

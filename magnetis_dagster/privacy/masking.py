@@ -101,8 +101,8 @@ class MaskedRow:
     """Whether the received row contains a value that may not be stored anywhere: of an erased
     person, or of a class that is hashed or dropped on arrival."""
     mentions: tuple[str, ...] = ()
-    """Sorted caller keys, of the active secret, of persons in personal texts that have no column
-    for a caller key, such as a number in a free text."""
+    """Sorted caller keys, of the active secret, of persons in texts that have no column for a caller
+    key, such as a number in a free text or a title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class RowMasker:
         return Cutoffs(sorted(by_row), sorted(by_contact))
 
     def ages(self) -> tuple[list[Age], list[Age]]:
-        """Return the ages of the rules: those that count from the row, and from the last contact."""
+        """Return the ages that count from the row, and those from the last contact."""
         rules = (rule.mask_after for rule in self._plan.rules.values())
         ages = dict.fromkeys(filter(None, [*rules, self._plan.payload.mask_after]))
         by_row = [age for age in ages if not age.since_last_contact]
@@ -366,10 +366,9 @@ class RowMasker:
         left = [dump_json(payload)]
         left += [text for name in self._changeable if isinstance(text := columns[name], str)]
         text = "\n".join(left).casefold()
-        if _OTHER_DIGITS.search(text) or _ENCODED.search(text):
-            return True
-        if names and not text.isascii():
-            # accents may be written in several ways
+        # accents may be written in several ways
+        is_unusual = _OTHER_DIGITS.search(text) or _ENCODED.search(text)
+        if is_unusual or (names and not text.isascii()):
             return True
         digits = text.encode().translate(None, _NO_DIGITS)
         for name in persons.keys() if keys else ():

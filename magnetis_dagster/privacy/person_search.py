@@ -41,27 +41,27 @@ class PersonSearch:
         self._known: dict[str, frozenset[str]] = {}
 
     def search(self, row: Row) -> tuple[Set[str], Set[str]]:
-        """Return the keys, of all secrets, in all texts, and those in personal texts."""
+        """Return the keys, of all secrets, in all texts, and those that are not the company's own."""
         found: set[str] = set()
-        personal: set[str] = set()
+        mentioned: set[str] = set()
         if len(self._known) >= _MOST_TEXTS:
             self._known.clear()
         if type(row.payload) is dict:
-            self._search_object(row.payload, self._root, found, personal)
+            self._search_object(row.payload, self._root, found, mentioned)
         else:
-            self._search_value(row.payload, None, found, personal)
+            self._search_value(row.payload, None, found, mentioned)
         # the payload contains what the columns contain, unless it was masked
         if row.payload_masked:
             for name, member in self._columns.items():
-                self._search_value(row.columns.get(name), member, found, personal)
-        return found, personal
+                self._search_value(row.columns.get(name), member, found, mentioned)
+        return found, mentioned
 
     def _search_object(
         self,
         members: dict[str, Any],
         member: Member | None,
         found: set[str],
-        personal: set[str],
+        mentioned: set[str],
         level: int = 0,
     ) -> None:
         received = member.received if member is not None else _NONE_RECEIVED
@@ -74,42 +74,42 @@ class PersonSearch:
                 child = member.child(name) if member is not None else None
             if child is None:
                 if known.get(name) is not _NOBODY:
-                    self._search_text(name, None, found, personal)
+                    self._search_text(name, None, found, mentioned)
             elif child.kept and kind is not dict and kind is not list:
                 continue
             if kind is str:
                 # most values mention nobody, and occur in many rows
                 if known.get(value) is not _NOBODY and _may_mention(value):
-                    self._search_text(value, child, found, personal)
+                    self._search_text(value, child, found, mentioned)
                 elif child is not None and child.data_class is PersonalData.NONE:
                     known[value] = _NOBODY
             elif kind is not bool and value is not None:
-                self._search_value(value, child, found, personal, level + 1)
+                self._search_value(value, child, found, mentioned, level + 1)
 
     def _search_value(
         self,
         value: Any,
         member: Member | None,
         found: set[str],
-        personal: set[str],
+        mentioned: set[str],
         level: int = 0,
     ) -> None:
         if level > DEEPEST and isinstance(value, dict | list):
-            self._search_text(dump_json(value), None, found, personal)
+            self._search_text(dump_json(value), None, found, mentioned)
         elif isinstance(value, dict):
-            self._search_object(value, member, found, personal, level)
+            self._search_object(value, member, found, mentioned, level)
         elif isinstance(value, list):
             for each in value:
-                self._search_value(each, member, found, personal, level + 1)
+                self._search_value(each, member, found, mentioned, level + 1)
         elif member is not None and member.kept:
             return
         elif isinstance(value, str):
-            self._search_text(value, member, found, personal)
+            self._search_text(value, member, found, mentioned)
         elif (text := number_text(value)) is not None:
-            self._search_text(text, member, found, personal)
+            self._search_text(text, member, found, mentioned)
 
     def _search_text(
-        self, text: str, member: Member | None, found: set[str], personal: set[str]
+        self, text: str, member: Member | None, found: set[str], mentioned: set[str]
     ) -> None:
         keys = self._known.get(text)
         if keys is None:
@@ -117,5 +117,5 @@ class PersonSearch:
             self._known[text] = keys
         if keys:
             found |= keys
-            if member is None or member.data_class is not PersonalData.NONE:
-                personal |= keys
+            if member is None or not member.is_own_number:
+                mentioned |= keys

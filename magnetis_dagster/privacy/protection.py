@@ -3,15 +3,16 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
-from magnetis_dagster.catalog import Collection
+from magnetis_dagster.catalog import Collection, PersonalData
 from magnetis_dagster.errors import PermanentError
 from magnetis_dagster.privacy.caller_key import PrivacyKeys
 from magnetis_dagster.privacy.classification import classify, column_classes
 from magnetis_dagster.privacy.masking import RowMasker
 from magnetis_dagster.privacy.person_keys import PersonKeys
 from magnetis_dagster.privacy.phone import WITHHELD, PhoneReader
-from magnetis_dagster.privacy.plan import Plan
+from magnetis_dagster.privacy.plan import CLASSES, CollectionPlan, PayloadRule, Plan, Rule
 
 _VERSION = 1
 """Increase it when the same plan masks rows in another way: retention then masks all rows again."""
@@ -51,19 +52,32 @@ class Protection:
         """Return the masker of a collection's rows."""
         return RowMasker(collection, self.plan.of(collection.name), persons)
 
+    def key_masker(self, collection: Collection, persons: PersonKeys) -> RowMasker:
+        """Return a masker that computes caller keys and masks nothing."""
+        members = self.plan.of(collection.name).members
+        rules: dict[PersonalData, Rule] = {name: Rule() for name in CLASSES}
+        return RowMasker(collection, CollectionPlan(rules, PayloadRule(), members), persons)
+
+    def keys_digest(self, collection: Collection) -> str:
+        """Return a digest of all that determines the caller keys of stored rows."""
+        return self._digest(collection, {})
+
     def rules_digest(self, collection: Collection) -> str:
         """Return a digest of all that determines masked rows, apart from ages and erasures."""
         plan = self.plan.of(collection.name)
-        rules = {
+        rules = {name: str(rule) for name, rule in sorted(plan.rules.items())}
+        return self._digest(collection, {"rules": rules, "payload": str(plan.payload)})
+
+    def _digest(self, collection: Collection, more: dict[str, Any]) -> str:
+        plan = self.plan.of(collection.name)
+        content = more | {
             "version": _VERSION,
             "region": self.plan.region,
             "withheld": sorted(self.plan.withheld),
-            "rules": {name: str(rule) for name, rule in sorted(plan.rules.items())},
-            "payload": str(plan.payload),
             "members": dict(sorted(plan.members.items())),
             "columns": column_classes(collection, classify(collection, plan)),
             "paths": {name: list(each.paths) for name, each in collection.columns.items()},
             "keys": collection.key_columns,
             "secret": self.require_keys().active,
         }
-        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ transaction, so an interrupted erasure resumes with the next place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,8 @@ from sqlalchemy import Connection, Engine, text
 
 from magnetis_dagster.database import fetch, guarded
 from magnetis_dagster.exact_json import BrokenJson, load_json
-from magnetis_dagster.warehouse.masking import Masking
-from magnetis_dagster.warehouse.merge_lock import wait_for_turn
+from magnetis_dagster.warehouse.masking import Masking, compare_keys
+from magnetis_dagster.warehouse.merge_lock import LONGEST_WAIT, wait_for_turn
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.retention import require_keyed
 from magnetis_dagster.warehouse.schema import OPS_SCHEMA
@@ -79,9 +79,10 @@ class JournalEntry:
     expires_on: date | None
 
 
-def connections_with_rows(engine: Engine) -> list[str]:
-    """Return the connections that have rows or a declaration."""
-    return [name for (name,) in fetch(engine, "read the connections", _QUERIES["connections"])]
+def connections_with_rows(engine: Engine) -> dict[str, bool]:
+    """Return whether each connection with rows belongs to a component, which knows its tables."""
+    found = fetch(engine, "read the connections", _QUERIES["connections"])
+    return {row.name: row.of_component for row in found}
 
 
 def find(
@@ -95,6 +96,7 @@ def find(
     First computes missing caller keys, and masks those rows by the plan.
     """
     for name in persons:
+        compare_keys(engine, warehouses[name].masking.protection.require_keys(), only_used=True)
         require_keyed(warehouses[name], progress)
     found: list[Place] = []
     with guarded(engine, "search for a person"), engine.connect() as connection:
@@ -186,6 +188,7 @@ def complete_erasures(
         if not session.execute(_QUERIES["unfinished"]).first():
             return []
         lock = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
+        session.execute(text(f"SET lock_timeout = '{LONGEST_WAIT}'"))
         if session.execute(text(f"SELECT {lock}(:lock)"), {"lock": _LOCK}).scalar() is False:
             return []
         session.commit()
@@ -195,8 +198,8 @@ def complete_erasures(
             for erasure in erasures:
                 _complete(engine, erasure, warehouses, progress)
         finally:
-            session.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
-            session.commit()
+            # ends the session, its lock and its limit
+            session.invalidate()
     return erasures
 
 
@@ -246,16 +249,24 @@ def _erase_in(
     erasure: int,
     place: str,
 ) -> int:
-    """Mask the rows about a person in one table, and record the step."""
+    """Mask the rows about a person in one table, and record the step.
+
+    One transaction per collection: two transactions that wait for the locks of several collections
+    could wait for each other.
+    """
     rows = 0
-    with engine.begin() as connection:
-        for target in targets:
+    for number, target in enumerate(targets, start=1):
+        with engine.begin() as connection:
             wait_for_turn(connection, target.collection, masking.connection_name)
-            rewriter = RowRewriter(connection, masking, masking.state(connection))
+            state = masking.state(connection)
+            # whatever its end: the erasure was requested
+            state = replace(state, suppressed=state.suppressed | keys)
+            rewriter = RowRewriter(connection, masking, state)
             condition = person_condition(target)
             parameters = {"keys": list(keys)} if ":keys" in condition else {}
-            rows += rewriter.mask(target, condition, **parameters).changed
-        _record_step(connection, erasure, masking.connection_name, place, rows)
+            rows += rewriter.mask(target, condition, parameters, clears_undeclared=True).changed
+            if number == len(targets):
+                _record_step(connection, erasure, masking.connection_name, place, rows)
     return rows
 
 
@@ -341,15 +352,21 @@ def journal(engine: Engine) -> list[JournalEntry]:
     return [JournalEntry(*row) for row in rows]
 
 
+def _ends_later(one: date | None, other: date | None) -> bool:
+    """Return whether a suppression ends when another one does, or later."""
+    return one is None or (other is not None and one >= other)
+
+
 def replay(engine: Engine, entries: list[JournalEntry]) -> list[int]:
     """Record the erasures of a journal that the database lacks; return their ids.
 
     Call `complete_erasures` afterwards.
     """
-    known = {(each.connection, each.person_key) for each in journal(engine)}
+    known = {(each.connection, each.person_key): each.expires_on for each in journal(engine)}
     missing: dict[tuple[datetime, str, date | None], dict[str, set[str]]] = {}
     for each in entries:
-        if (each.connection, each.person_key) in known:
+        person = each.connection, each.person_key
+        if person in known and _ends_later(known[person], each.expires_on):
             continue
         erasure = (each.requested_at, each.reason, each.expires_on)
         missing.setdefault(erasure, {}).setdefault(each.connection, set()).add(each.person_key)

@@ -59,6 +59,10 @@ class Masking:
             self._maskers[collection.name] = self.protection.masker(collection, self.persons)
         return self._maskers[collection.name]
 
+    def key_masker(self, collection: Collection) -> RowMasker:
+        """Return a masker that computes caller keys and masks nothing."""
+        return self.protection.key_masker(collection, self.persons)
+
     def state(self, connection: Connection) -> State:
         """Return the present state; reads the erased persons only if they have changed.
 
@@ -84,10 +88,20 @@ class Masking:
         return state
 
 
-def compare_keys(engine: Engine, keys: PrivacyKeys) -> None:
-    """Compare the secrets with those of earlier loads. Raises: WrongPrivacyKey."""
+def compare_keys(engine: Engine, keys: PrivacyKeys, *, only_used: bool = False) -> None:
+    """Compare the secrets with those of earlier loads.
+
+    Raises: WrongPrivacyKey; with `only_used`, also for an active secret that no load has used.
+    """
     with guarded(engine, "read the privacy keys"), engine.connect() as connection:
         check_keys(connection, keys, record=False)
+        known = dict(map(tuple, connection.execute(QUERIES["proofs"])))
+    if only_used and known and keys.active not in known:
+        raise WrongPrivacyKey(
+            f"No load has used key {keys.active} of MAGNETIS_PRIVACY_KEY yet. Use the secrets of "
+            "the loads. To replace a secret, run the job `retention` with the new one first "
+            "(docs/privacy.md#caller-keys). Nothing was changed."
+        )
 
 
 def check_keys(connection: Connection, keys: PrivacyKeys, *, record: bool = True) -> None:

@@ -25,6 +25,7 @@ from magnetis_dagster.warehouse.stored_rows import (
     Target,
     contact_columns,
     places_of,
+    tables_with_rows,
 )
 
 if TYPE_CHECKING:
@@ -65,16 +66,17 @@ def retain_collection(
     """Mask the rows of one collection that are old enough."""
     masking = warehouse.masking
     digest = masking.protection.rules_digest(collection)
+    keyed = masking.protection.keys_digest(collection)
     names = {"connection": warehouse.connection_name, "collection": collection.name}
     result = Retained(collection.name)
     with guarded(warehouse.engine, f"mask rows of {collection.name}"):
         with warehouse.engine.begin() as connection:
             found = connection.execute(QUERIES["retained"], names).one_or_none()
             today = masking.state(connection).today
-        if found is None or found.rules != digest:
+        if found is None or found.rules != digest or found.masked_on is None:
             result.is_complete_pass = True
             for target in places_of(collection):
-                _mask_all(warehouse, masking, target, result.masked, progress)
+                _mask_all(warehouse, target, result.masked, progress)
             after = None
         else:
             after = found.masked_on
@@ -87,7 +89,8 @@ def retain_collection(
                 today = state.today
             # a clock that was ahead must not hide days that were not masked yet
             connection.execute(
-                QUERIES["record_retention"], names | {"rules": digest, "masked_on": today}
+                QUERIES["record_retention"],
+                names | {"keyed": keyed, "rules": digest, "masked_on": today},
             )
     return result
 
@@ -95,24 +98,36 @@ def retain_collection(
 def is_keyed(warehouse: Warehouse, collection: Collection) -> bool:
     """Return whether all rows of a collection have caller keys of the active secret."""
     names = {"connection": warehouse.connection_name, "collection": collection.name}
-    digest = warehouse.masking.protection.rules_digest(collection)
+    digest = warehouse.masking.protection.keys_digest(collection)
     with guarded(warehouse.engine, "read the retention"), warehouse.engine.connect() as connection:
         found = connection.execute(QUERIES["retained"], names).one_or_none()
-    return found is not None and found.rules == digest
+    return found is not None and found.keyed == digest
 
 
 def require_keyed(warehouse: Warehouse, progress: Progress = lambda _line: None) -> None:
-    """Compute missing caller keys in all collections; this masks their rows by the plan."""
+    """Compute the caller keys of rows that have none, in all collections; mask nothing."""
     for collection in warehouse.catalogue.collections.values():
-        if not is_keyed(warehouse, collection):
-            retain_collection(warehouse, collection, progress)
+        if is_keyed(warehouse, collection):
+            continue
+        names = {"connection": warehouse.connection_name, "collection": collection.name}
+        digest = warehouse.masking.protection.keys_digest(collection)
+        with guarded(warehouse.engine, f"compute the caller keys of {collection.name}"):
+            for target in tables_with_rows(collection):
+                _mask_all(warehouse, target, Masked(), progress, keys_only=True)
+            with warehouse.engine.begin() as connection:
+                connection.execute(QUERIES["record_keys"], names | {"keyed": digest})
 
 
 def _mask_all(
-    warehouse: Warehouse, masking: Masking, target: Target, total: Masked, progress: Progress
+    warehouse: Warehouse,
+    target: Target,
+    total: Masked,
+    progress: Progress,
+    *,
+    keys_only: bool = False,
 ) -> None:
     """Mask all rows of a table, in transactions of PART rows."""
-    after = ""
+    masking, after = warehouse.masking, ""
     last_of_part = text(
         f"SELECT max({target.key}) FROM (SELECT t.{target.key} FROM {target.table} AS t "
         f"WHERE {target.scope} AND t.{target.key} > :after "
@@ -125,12 +140,13 @@ def _mask_all(
             last = connection.execute(last_of_part, names | {"after": after}).scalar()
             if last is None:
                 return
-            rewriter = RowRewriter(connection, masking, masking.state(connection))
+            state = masking.state(connection)
+            rewriter = RowRewriter(connection, masking, state, keys_only=keys_only)
             part = rewriter.mask(
                 target,
                 f"t.{target.key} > :after AND t.{target.key} <= :last",
-                after=after,
-                last=last,
+                {"after": after, "last": last},
+                clears_undeclared=not keys_only,
             )
         total.add(part)
         after = last
@@ -142,33 +158,25 @@ def _mask_due(connection: Connection, masking: Masking, target: Target, after: d
     state = masking.state(connection)
     if target.day.startswith("CAST(NULL"):
         return Masked()
-    masker = masking.masker(target.collection)
-    before, now = masker.cutoffs(after), masker.cutoffs(state.today)
+    by_row, by_contact = masking.masker(target.collection).ages()
     rewriter = RowRewriter(connection, masking, state)
     conditions: list[str] = []
     parameters: dict[str, object] = {}
-
-    def due(first: date, last: date) -> None:
-        number = len(conditions)
+    for number, age in enumerate([*by_row, *by_contact]):
         conditions.append(f"({target.day} > :from{number} AND {target.day} <= :to{number})")
-        parameters.update({f"from{number}": first, f"to{number}": last})
-
-    for first, last in zip(
-        [*before.by_row, *before.by_contact], [*now.by_row, *now.by_contact], strict=True
-    ):
-        due(first, last)
-    if target.columns:
-        for number, (first, last) in enumerate(zip(before.by_contact, now.by_contact, strict=True)):
-            keys = _lost_contacts(connection, masking, rewriter, first, last)
-            own = " OR ".join(
-                f"t.{key} = ANY(CAST(:keys{number} AS text[]))"
-                for collection, key in contact_columns(masking)
-                if collection.name == target.collection.name
-            )
-            if keys and own:
-                conditions.append(f"({target.day} <= :contact{number} AND ({own}))")
-                parameters |= {f"keys{number}": keys, f"contact{number}": last}
-    return rewriter.mask(target, " OR ".join(conditions) or "false", **parameters)
+        parameters |= {f"from{number}": age.cutoff(after), f"to{number}": age.cutoff(state.today)}
+    own = " OR ".join(
+        f"t.{key} = ANY(CAST(:keys{{0}} AS text[]))"
+        for collection, key in contact_columns(masking)
+        if collection.name == target.collection.name
+    )
+    for number, age in enumerate(by_contact if own and target.columns else []):
+        first, last = age.cutoff(after), age.cutoff(state.today)
+        if keys := _lost_contacts(connection, masking, rewriter, first, last):
+            conditions.append(f"({target.day} <= :contact{number} AND ({own.format(number)}))")
+            parameters |= {f"keys{number}": keys, f"contact{number}": last}
+    condition = " OR ".join(conditions) or "false"
+    return rewriter.mask(target, condition, parameters, clears_undeclared=True)
 
 
 def _lost_contacts(

@@ -383,8 +383,9 @@ _ops_table(
     "retention",
     "Newest complete run of retention for each collection.",
     _required("collection", Text),
-    _required("rules", Text, "Digest of plan, declaration and active secret."),
-    _required("masked_on", Date, "Local day of the run: every row that was old enough is masked."),
+    _required("keyed", Text, "Digest of what the caller keys of the rows depend on."),
+    _optional("rules", Text, "Digest of plan, declaration and active secret."),
+    _optional("masked_on", Date, "Local day of the run: every row that was old enough is masked."),
     _connection(_OWNER),
     PrimaryKeyConstraint("connection", "collection"),
 )

@@ -7,7 +7,7 @@ import hmac
 import threading
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from itertools import repeat
 from typing import Any, Self
@@ -19,6 +19,7 @@ from magnetis_dagster.catalog import Collection
 from magnetis_dagster.catalog.row_parser import ParsedRows, RowParser, mask_name
 from magnetis_dagster.database import driver_of, guarded
 from magnetis_dagster.exact_json import dump_json, dump_jsonb, dump_rows
+from magnetis_dagster.privacy.classification import CONTACT_SIDE
 from magnetis_dagster.privacy.masking import MaskedRow, Row
 from magnetis_dagster.warehouse.copying import copy_rows, rejects_value
 from magnetis_dagster.warehouse.masking import Masking
@@ -27,6 +28,7 @@ from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.schema import staged_types
 from magnetis_dagster.warehouse.stored_rows import (
     RowRewriter,
+    Target,
     privacy_values,
     staging_of,
     tables_with_rows,
@@ -146,11 +148,12 @@ class Staging:
             self.misfits[column] += len(numbers)
         nameless: Counter[str] = Counter()
         masked = self._mask_rows(objects, parsed)
-        if any(each.is_withheld for each in masked):
+        others = [self._mask_other(row) for row in rows if not isinstance(row, dict)]
+        if any(each.is_withheld for each in (*masked, *others)):
             keep = None
         records = self._records(objects, parsed, masked, nameless)
         if len(objects) < len(rows):
-            records.extend(self._records_of_others(rows, nameless))
+            records.extend(self._records_of_others(rows, others, nameless))
         with self._lock, guarded(self._engine, f"load a page of {self.collection.name}"):
             self._copy_page(records, keep)
         return [day for day in parsed.days if day]
@@ -164,8 +167,7 @@ class Staging:
             return True
         objects = [row for row in rows if isinstance(row, dict)]
         masked = self._mask_rows(objects, self.reader.read_all(objects))
-        others = (row for row in rows if not isinstance(row, dict))
-        masked += [self._mask(Row(self._blank, row), None) for row in others]
+        masked += [self._mask_other(row) for row in rows if not isinstance(row, dict)]
         return not any(each.is_withheld for each in masked)
 
     def _records(
@@ -232,13 +234,17 @@ class Staging:
             suppressed=self.state.suppressed,
         )
 
-    def _records_of_others(self, rows: Sequence[Any], nameless: Counter[str]) -> Iterator[_Record]:
+    def _mask_other(self, row: object) -> MaskedRow:
+        return self._mask(Row(self._blank, row), None)
+
+    def _records_of_others(
+        self, rows: Sequence[Any], masked: Sequence[MaskedRow], nameless: Counter[str]
+    ) -> Iterator[_Record]:
         blank = [None] * (len(self._columns) - 5)
-        for row in rows:
-            if isinstance(row, dict):
-                continue
+        others = (row for row in rows if not isinstance(row, dict))
+        for row, each in zip(others, masked, strict=True):
             received, unstorable = dump_jsonb(row)
-            payload = dump_json(self._mask(Row(self._blank, row), None).row.payload)
+            payload = dump_json(each.row.payload)
             reason = f"not an object but {type(row).__name__}"
             record = (
                 self._digest(received, nameless),
@@ -318,19 +324,37 @@ class Staging:
         counted as changed.
         """
         state = self._masking.state(self.connection)
-        rewriter = RowRewriter(self.connection, self._masking, state)
+        rewriter = RowRewriter(self.connection, self._masking, state, staged=self.collection)
         staged = staging_of(self.collection)
+        self.connection.execute(text("ANALYZE incoming (key)"))
         if state != self.state:
             rewriter.mask(staged, "true")
             self.state = state
         elif self.collection.is_events and self._oldest_contact > date.min:
-            rewriter.mask(staged, "t.day <= :oldest", oldest=self._oldest_contact)
-        differs = (
-            "EXISTS (SELECT FROM incoming AS s WHERE s.key = t.id AND s.reason IS NULL AND "
-            "(s.p_masked, s.p_payload_masked) IS DISTINCT FROM (t.masked, t.payload_masked))"
-        )
+            rewriter.mask(staged, "t.day <= :oldest", {"oldest": self._oldest_contact})
+        self._keep_erased(rewriter, staged)
+        differs = "(s.p_masked, s.p_payload_masked) IS DISTINCT FROM (t.masked, t.payload_masked)"
+        if state.suppressed:
+            # an erasure that is not complete yet
+            differs = f"({differs} OR s.payload IS DISTINCT FROM t.payload)"
         for target in tables_with_rows(self.collection):
-            rewriter.mask(target, f"{differs} AND {target.is_present}")
+            joined = replace(target, joined="JOIN incoming AS s ON s.key = t.id")
+            rewriter.mask(joined, f"s.reason IS NULL AND {differs} AND {target.is_present}")
+
+    def _keep_erased(self, rewriter: RowRewriter, staged: Target) -> None:
+        """Mask staged rows whose stored row contains nothing about the caller any more.
+
+        The API may have removed the number since, so that the row no longer tells whom it is about.
+        """
+        table = f"magnetis.{self.collection.name}"
+        join = f"JOIN {table} AS o ON o.connection = :connection AND o.id = t.key"
+        rewriter.mask(
+            replace(staged, joined=join),
+            "o.masked @> CAST(:everything AS text[]) AND t.reason IS NULL "
+            "AND NOT coalesce(t.p_masked @> CAST(:everything AS text[]), false)",
+            {"everything": sorted(CONTACT_SIDE)},
+            inherited=CONTACT_SIDE,
+        )
 
     def lacks(self, rows: Sequence[Any], days: Container[date]) -> bool:
         """Return whether one of these rows lies on one of `days` and is not staged."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,8 @@ from magnetis_dagster.catalog.row_parser import RowParser
 from magnetis_dagster.database import driver_of
 from magnetis_dagster.exact_json import dump_json
 from magnetis_dagster.privacy.masking import MaskedRow, Row, RowMasker
+from magnetis_dagster.privacy.value_masking import Classes
+from magnetis_dagster.warehouse.columns import compare_columns
 from magnetis_dagster.warehouse.copying import copy_rows
 from magnetis_dagster.warehouse.masking import Masking, State
 from magnetis_dagster.warehouse.schema import (
@@ -49,6 +52,8 @@ class Target:
     """SQL condition that a row `t` is what the API returned last."""
     key: str = "id"
     """Column by which the table is read in parts."""
+    joined: str = ""
+    """Another table that conditions may use, as an SQL join with `t`."""
 
 
 def table_of(collection: Collection) -> Target:
@@ -127,8 +132,17 @@ class Masked:
 class RowReader:
     """Reads rows of one table and composes the records to write."""
 
-    def __init__(self, target: Target, zone: ZoneInfo) -> None:
+    def __init__(
+        self,
+        target: Target,
+        zone: ZoneInfo,
+        undeclared: Sequence[str] = (),
+        inherited: Classes = frozenset(),
+    ) -> None:
+        """`undeclared` and `inherited`: see `RowRewriter.mask`."""
         collection = self.collection = target.collection
+        self._inherited = inherited
+        self._clears = bool(undeclared)
         self._parser = RowParser(collection, response_zone=zone, partition_zone=zone)
         self._names = list(collection.columns) if target.columns else []
         self._blank = dict.fromkeys(collection.columns)
@@ -140,6 +154,8 @@ class RowReader:
         written = {target.columns[name]: type_ for name, type_ in own.items()}
         self._own = list(own)
         self.types = {"_at": "text", "payload": "jsonb"} | written
+        if undeclared:
+            self.types["_masked"] = "boolean"
         declarations = ", ".join(f'"{name}" {type_}' for name, type_ in self.types.items())
         self.create_table = f"CREATE TEMPORARY TABLE masked_rows ({declarations})"
         # JSON as text, as the row parser returns it
@@ -153,10 +169,14 @@ class RowReader:
             f"SELECT CAST(t.ctid AS text) AS at, t.payload AS payload, {target.day} AS row_day"
             f"{selected}"
         )
-        self._from = f" FROM {target.table} AS t WHERE {target.scope}"
-        assignments = ", ".join(f'"{name}" = m."{name}"' for name in self.types if name != "_at")
+        self._from = f" FROM {target.table} AS t {target.joined} WHERE {target.scope}"
+        cleared = "".join(
+            f', "{name}" = CASE WHEN NOT m._masked THEN t."{name}" END' for name in undeclared
+        )
+        names = [name for name in self.types if name not in {"_at", "_masked"}]
+        assignments = ", ".join(f'"{name}" = m."{name}"' for name in names)
         self.update = (
-            f"UPDATE {target.table} AS t SET {assignments} FROM masked_rows AS m "
+            f"UPDATE {target.table} AS t SET {assignments}{cleared} FROM masked_rows AS m "
             "WHERE t.ctid = CAST(m._at AS tid)"
         )
         self._first_key = len(self._names)
@@ -181,7 +201,7 @@ class RowReader:
             columns,
             payload,
             {name: privacy[key] for name, key in self._keys.items()},
-            _classes(privacy["masked"]),
+            _classes(privacy["masked"]) | self._inherited,
             _classes(privacy["payload_masked"]),
         )
 
@@ -201,7 +221,7 @@ class RowReader:
         after = masked.row
         if not self._own:
             same = after.payload is before.payload
-            return None if same else (stored[0], dump_json(after.payload))
+            return None if same else self.values(stored, masked)
         new = privacy_values(self.collection, masked)
         if (
             after.payload is before.payload
@@ -215,8 +235,9 @@ class RowReader:
         """Return the values of the columns in `types`."""
         after = masked.row
         columns = (after.columns[name] for name in self._names)
-        new = privacy_values(self.collection, masked)
-        return (stored[0], dump_json(after.payload), *columns, *new)
+        new = privacy_values(self.collection, masked) if self._own else []
+        marks = [bool(masked.changed)] if self._clears else []
+        return (stored[0], dump_json(after.payload), *columns, *new, *marks)
 
 
 class RowRewriter:
@@ -231,23 +252,51 @@ class RowRewriter:
         masking: Masking,
         state: State,
         progress: Callable[[int], None] = lambda _read: None,
+        *,
+        staged: Collection | None = None,
+        keys_only: bool = False,
     ) -> None:
-        """`progress` receives the number of rows examined so far in one call."""
+        """`progress` receives the number of rows examined so far in one call.
+
+        `staged`: the collection of the rows in `incoming`, which count as contacts too.
+        `keys_only`: compute caller keys, and mask nothing.
+        """
+        self._staged = staged
+        self._keys_only = keys_only
         self._progress = progress
         self.connection = connection
         self._masking = masking
         self._state = state
 
-    def mask(self, target: Target, condition: str, **parameters: object) -> Masked:
-        """Mask the rows that meet an SQL condition on `t`; return the counts."""
-        reader = RowReader(target, self._masking.zone)
+    def mask(
+        self,
+        target: Target,
+        condition: str,
+        parameters: Mapping[str, object] = MappingProxyType({}),
+        *,
+        inherited: Classes = frozenset(),
+        clears_undeclared: bool = False,
+    ) -> Masked:
+        """Mask the rows that meet an SQL condition on `t`; return the counts.
+
+        `parameters`: those of the condition.
+
+        `inherited`: classes that are masked in each row, whatever the plan. `clears_undeclared`:
+        set columns of earlier declarations to NULL in rows of which a value is masked.
+        """
+        undeclared: list[str] = []
+        if clears_undeclared and target.columns:
+            _, _, table = target.table.rpartition(".")
+            compared = compare_columns(self.connection, target.collection).undeclared
+            undeclared = [column.name for column in compared if column.table == table]
+        reader = RowReader(target, self._masking.zone, undeclared, inherited)
         result = Masked()
         self.connection.execute(text(reader.create_table))
         statement = text(f"{reader.select} AND ({condition})")
         used = self.parameters(statement.text)
         streaming = {"stream_results": True, "yield_per": BATCH}
         with self.connection.execute(
-            statement, used | parameters, execution_options=streaming
+            statement, {**used, **parameters}, execution_options=streaming
         ) as found:
             for batch in found.partitions(BATCH):
                 result.add(self._mask_batch(reader, batch))
@@ -267,6 +316,8 @@ class RowRewriter:
 
     def masker(self, collection: Collection) -> RowMasker:
         """Return the masker of a collection's rows."""
+        if self._keys_only:
+            return self._masking.key_masker(collection)
         return self._masking.masker(collection)
 
     def _mask_batch(self, reader: RowReader, batch: Sequence[Any]) -> Masked:
@@ -284,6 +335,8 @@ class RowRewriter:
         if records:
             with driver_of(self.connection).cursor() as cursor:
                 copy_rows(cursor, "masked_rows", reader.types, records)
+            # otherwise the planner reads the whole table for each batch
+            self.connection.execute(text("ANALYZE pg_temp.masked_rows"))
             self.connection.execute(text(reader.update))
             self.connection.execute(text("TRUNCATE pg_temp.masked_rows"))
         result.changed = len(records)
@@ -293,7 +346,7 @@ class RowRewriter:
         self, collection: Collection, rows: Sequence[Row], days: Sequence[date | None]
     ) -> Iterator[MaskedRow]:
         """Yield the masked rows; `days` are their local days."""
-        masker = self._masking.masker(collection)
+        masker = self.masker(collection)
         contacts = self._last_contacts(collection, rows, days)
         for row, day in zip(rows, days, strict=True):
             last = None
@@ -306,14 +359,14 @@ class RowRewriter:
                 today=self._state.today,
                 row_day=day,
                 last_contact=last,
-                suppressed=self._state.suppressed,
+                suppressed=frozenset() if self._keys_only else self._state.suppressed,
             )
 
     def _last_contacts(
         self, collection: Collection, rows: Sequence[Row], days: Sequence[date | None]
     ) -> dict[str, date]:
         """Return by caller key the last day with an event, for rows that a rule counts it for."""
-        masker = self._masking.masker(collection)
+        masker = self.masker(collection)
         cutoffs = masker.cutoffs(self._state.today).by_contact
         if not cutoffs:
             return {}
@@ -326,7 +379,7 @@ class RowRewriter:
     def last_contacts(self, keys: Iterable[str]) -> dict[str, date]:
         """Return the last day with an event by caller key; of any secret, equal for a person."""
         wanted = list(keys)
-        statement = last_contact_sql(self._masking)
+        statement = last_contact_sql(self._masking, self._staged)
         if not wanted or not statement:
             return {}
         found = self.connection.execute(
@@ -346,13 +399,20 @@ def contact_columns(masking: Masking) -> list[tuple[Collection, str]]:
     ]
 
 
-def last_contact_sql(masking: Masking) -> str:
-    """Return SQL that selects caller key and last day for `:keys`."""
+def last_contact_sql(masking: Masking, staged: Collection | None = None) -> str:
+    """Return SQL that selects caller key and last day for `:keys`; of staged rows too."""
     parts = [
         f"SELECT {key} AS person, day FROM {DATA_SCHEMA}.{collection.name} "
         f"WHERE connection = :connection AND {key} = ANY(CAST(:keys AS text[]))"
         for collection, key in contact_columns(masking)
     ]
+    if staged is not None:
+        parts += [
+            f"SELECT p_{key} AS person, day FROM incoming "
+            f"WHERE reason IS NULL AND p_{key} = ANY(CAST(:keys AS text[]))"
+            for collection, key in contact_columns(masking)
+            if collection.name == staged.name
+        ]
     if not parts:
         return ""
     return f"SELECT person, max(day) FROM ({' UNION ALL '.join(parts)}) AS c GROUP BY person"

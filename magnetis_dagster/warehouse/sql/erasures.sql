@@ -1,10 +1,13 @@
 -- Erasures of persons: what was requested, and which places are done.
 
 -- name: connections
--- Select the connections that have rows or a declaration.
-SELECT name FROM magnetis_ops.connections
-UNION
-SELECT DISTINCT connection FROM magnetis_ops.windows
+-- Select the connections that have rows or a declaration, and whether a component declares them.
+SELECT n.name AS name, coalesce(c.declared_in = 'component', false) AND c.removed_at IS NULL
+       AS of_component
+FROM (SELECT name FROM magnetis_ops.connections
+      UNION
+      SELECT DISTINCT connection FROM magnetis_ops.windows) AS n
+LEFT JOIN magnetis_ops.connections AS c ON c.name = n.name
 ORDER BY 1
 
 -- name: insert_erasure

@@ -31,14 +31,21 @@ VALUES (:key_id, :proof, magnetis_ops.now())
 ON CONFLICT DO NOTHING
 
 -- name: retained
--- Return the newest complete run of retention for a collection.
-SELECT rules, masked_on FROM magnetis_ops.retention
+-- Return what the newest complete runs for a collection depended on.
+SELECT keyed, rules, masked_on FROM magnetis_ops.retention
 WHERE connection = :connection AND collection = :collection
 
 -- name: record_retention
 -- Record a complete run of retention for a collection.
-INSERT INTO magnetis_ops.retention AS r (connection, collection, rules, masked_on)
-VALUES (:connection, :collection, :rules, :masked_on)
+INSERT INTO magnetis_ops.retention AS r (connection, collection, keyed, rules, masked_on)
+VALUES (:connection, :collection, :keyed, :rules, :masked_on)
 ON CONFLICT (connection, collection) DO UPDATE SET
+    keyed = excluded.keyed,
     rules = excluded.rules,
     masked_on = excluded.masked_on
+
+-- name: record_keys
+-- Record that all rows of a collection have caller keys.
+INSERT INTO magnetis_ops.retention AS r (connection, collection, keyed)
+VALUES (:connection, :collection, :keyed)
+ON CONFLICT (connection, collection) DO UPDATE SET keyed = excluded.keyed

@@ -1,6 +1,7 @@
 """An erased person is in no place of the database, and no load, replay or restart restores it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -33,6 +34,7 @@ DAY = TODAY - timedelta(days=20)
 NUMBER, EMAIL, NAME = "+33612345678", "zoe.quenneville@exemple.fr", "Zoé Quenneville"
 DIGITS = "612345678"
 OTHER = "+33698765432"
+OTHER_SECRET = "t:anotherSecret0123456789ABCDEFGHIJKLMNOPQ"
 
 
 @pytest.fixture
@@ -258,18 +260,21 @@ def test_a_page_with_an_erased_person_is_not_cached(
     assert hits([DIGITS]) == ["magnetis_ops.pages.body"]
 
 
-def test_after_the_end_of_a_suppression_loads_store_the_person(
+def test_after_the_end_of_a_suppression_only_new_rows_are_stored(
     warehouse_of: WarehouseOf, load: Load, hits: Callable[..., list[str]]
 ) -> None:
     warehouse = warehouse_of()
     load(warehouse, "calls", [DAY], [call("c1", NUMBER)])
     erase(warehouse, NUMBER, expires_on=TODAY - timedelta(days=1))
-    assert hits([DIGITS]), "an erasure that has expired masks nothing"
-    erase(warehouse, NUMBER, expires_on=TODAY + timedelta(days=30))
     assert hits([DIGITS]) == []
+    load(warehouse, "calls", [DAY], [call("c1", NUMBER)])
+    assert hits([DIGITS]) == [], "an erased row stays erased"
+    load(warehouse, "calls", [DAY], [call("c1", NUMBER), call("c2", NUMBER)])
+    assert hits([DIGITS])
+    erase(warehouse, NUMBER, expires_on=TODAY + timedelta(days=30))
     # a later request with an earlier end changes nothing
     erase(warehouse, NUMBER, expires_on=TODAY - timedelta(days=1))
-    load(warehouse, "calls", [DAY], [call("c1", NUMBER)])
+    load(warehouse, "calls", [DAY], [call("c1", NUMBER), call("c2", NUMBER), call("c3", NUMBER)])
     assert hits([DIGITS]) == []
 
 
@@ -311,7 +316,7 @@ def test_a_new_secret_keeps_erased_persons_and_gives_rows_new_keys(
         load(warehouse_of(key=both.partition(",")[0]), "calls", [DAY], [call("c3", NUMBER)])
     with pytest.raises(WrongPrivacyKey, match="Key t of"):
         load(
-            warehouse_of(key="t:anotherSecret0123456789ABCDEFGHIJKLMNOPQ"),
+            warehouse_of(key=OTHER_SECRET),
             "calls",
             [DAY],
             [call("c3", NUMBER)],
@@ -339,6 +344,7 @@ def test_an_identifier_that_is_none_is_refused_without_quoting_it(
     assert not given or given not in str(raised.value).replace("Identifier 2", "")
 
 
+NEVER = {"visitor": {"mask_after": "never"}, "caller_number": {"mask_after": "never"}}
 STEPS = st.lists(
     st.sampled_from(["load", "reload", "erase", "retain", "rotate", "reparse"]),
     min_size=2,
@@ -435,3 +441,110 @@ def test_an_erasure_waits_for_the_connection_that_knows_its_tables(
     assert hits([DIGITS]) == []
     complete_erasures(engine, {"nord": nord, "sud": sud})
     assert read_erasure(engine, number).completed_at is not None
+
+
+def test_a_search_masks_nothing(
+    warehouse_of: WarehouseOf, load: Load, engine: Engine, hits: Callable[..., list[str]]
+) -> None:
+    keep = warehouse_of({"payload": {"mask_after": "never"}, "classes": NEVER})
+    load(keep, "calls", [OLD], [call("o1", OTHER, OLD, gclid="click-id")])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE magnetis.calls SET caller_key = NULL"))
+    strict = warehouse_of()
+    persons = {"magnetis": keys_of([OTHER], strict.masking.persons)}
+    places = find(engine, {"magnetis": strict}, persons)
+    assert [(place.table, place.rows) for place in places] == [("magnetis.calls", 1)]
+    assert hits(texts=["click-id"])
+
+
+@pytest.mark.parametrize(
+    "key", ["t:anotherSecret0123456789ABCDEFGHIJKLMNOPQ", f"9:{PRIVACY_KEY[2:]}"]
+)
+def test_a_search_with_another_secret_is_refused(
+    warehouse_of: WarehouseOf, load: Load, engine: Engine, key: str
+) -> None:
+    load(warehouse_of(), "calls", [DAY], [call("c1", NUMBER)])
+    other = warehouse_of(key=key)
+    with pytest.raises(WrongPrivacyKey):
+        find(engine, {"magnetis": other}, {"magnetis": keys_of([NUMBER], other.masking.persons)})
+
+
+def test_an_erased_row_stays_erased_if_the_api_removes_the_number_only(
+    warehouse_of: WarehouseOf, load: Load, hits: Callable[..., list[str]]
+) -> None:
+    warehouse = warehouse_of()
+    load(warehouse, "calls", [DAY], [call("c1", NUMBER, caller={"number": NUMBER, "name": NAME})])
+    erase(warehouse, NUMBER)
+    for _ in range(2):
+        anonymous = call("c1", "", caller={"number": None, "name": NAME}, note=f"de {NAME}")
+        load(warehouse, "calls", [DAY], [anonymous])
+        assert hits([DIGITS], [NAME]) == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"caller": {"number": "06 12 34 56 78 / 06 98 76 54 32", "name": NAME}},
+        {"note": f"[{EMAIL}]"},
+        {"note": f"*{EMAIL}*, «{EMAIL}», {EMAIL}!, _{EMAIL}_"},
+        {"channel": {"name": "tel=06+12+34+56+78"}},
+        {"channel": {"name": "%2B33+6+12+34+56+78"}},
+        {"note": "33 6 12 34 56 78, 2 fois"},
+        {"note": "33-6-12-34-56-78_2026"},
+        {
+            "caller": {"number": NUMBER, "name": NAME},
+            "channel": {"name": "appel de Zoe\u0301\u00a0 Quenneville"},
+        },
+        {"caller": {"number": NUMBER, "name": NAME}, "channel": {"name": "Zo%C3%A9 quenneville"}},
+    ],
+)
+def test_unusual_spellings_are_erased(
+    warehouse_of: WarehouseOf, load: Load, hits: Callable[..., list[str]], row: dict[str, Any]
+) -> None:
+    warehouse = warehouse_of()
+    load(warehouse, "calls", [DAY], [call("c1", OTHER, **row)])
+    erase(warehouse, NUMBER, EMAIL)
+    assert hits([DIGITS], [EMAIL, "quenneville"]) == []
+
+
+def test_an_erasure_clears_columns_that_are_no_longer_declared(
+    warehouse_of: WarehouseOf, load: Load, engine: Engine, hits: Callable[..., list[str]]
+) -> None:
+    warehouse = warehouse_of()
+    load(warehouse, "calls", [DAY], [call("c1", NUMBER), call("c2", OTHER)])
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE magnetis.calls ADD COLUMN former text"))
+        connection.execute(text("UPDATE magnetis.calls SET former = caller_number"))
+    erase(warehouse, NUMBER)
+    assert hits([DIGITS]) == []
+    with engine.connect() as connection:
+        kept = connection.execute(text("SELECT former FROM magnetis.calls WHERE id = 'c2'"))
+        assert kept.scalar_one() == OTHER
+
+
+def test_a_replay_extends_a_suppression(
+    warehouse_of: WarehouseOf, load: Load, engine: Engine
+) -> None:
+    warehouse = warehouse_of()
+    load(warehouse, "calls", [DAY], [call("c1", NUMBER)])
+    erase(warehouse, NUMBER, expires_on=TODAY + timedelta(days=1))
+    [short] = journal(engine)
+    forever = replace(short, expires_on=None)
+    assert len(replay(engine, [short])) == 0
+    assert len(replay(engine, [short, forever])) == 1
+    assert [each.expires_on for each in journal(engine)] == [None]
+
+
+def test_an_erased_recipient_loses_the_name(
+    warehouse_of: WarehouseOf, load: Load, hits: Callable[..., list[str]]
+) -> None:
+    warehouse = warehouse_of()
+    load(warehouse, "recipients", [DAY], [{"id": "r1", "name": NAME, "number": NUMBER}])
+    erase(warehouse, NUMBER)
+    assert hits([DIGITS], [NAME]) == []
+    reparse(warehouse, warehouse.catalogue["recipients"])
+    [day] = load(
+        warehouse, "recipients", [DAY], [{"id": "r1", "name": NAME, "number": NUMBER}]
+    ).days
+    assert (day.inserted, day.changed) == (0, 0)
+    assert hits([DIGITS], [NAME]) == []

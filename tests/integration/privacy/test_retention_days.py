@@ -11,7 +11,8 @@ from sqlalchemy import Engine, text
 
 from magnetis_dagster.catalog import Catalogue, PersonalData
 from magnetis_dagster.warehouse import Warehouse
-from magnetis_dagster.warehouse.retention import is_keyed, overdue, retain, retain_collection
+from magnetis_dagster.warehouse.reparse import reparse
+from magnetis_dagster.warehouse.retention import overdue, retain, retain_collection
 
 Load = Callable[..., Any]
 WarehouseOf = Callable[..., Warehouse]
@@ -129,7 +130,6 @@ def test_a_stricter_plan_masks_stored_rows(
     load(warehouse_of(), "calls", [day], [call("c", day)])
     retain(warehouse_of())
     stricter = warehouse_of({"classes": {"caller_number": {"on_arrival": "hash"}}})
-    assert not is_keyed(stricter, catalogue["calls"])
     result = retain_collection(stricter, catalogue["calls"])
     assert (result.is_complete_pass, result.masked.changed) == (True, 1)
     assert rows()["c"][0] is None
@@ -214,3 +214,53 @@ def test_skipped_and_repeated_runs_mask_the_same(
 
     moments = [(age, "retain") for age in runs] + [(age, "load") for age in loads]
     assert finish(moments) == finish([])
+
+
+def test_ages_that_coincide_on_some_days(
+    warehouse_of: WarehouseOf, load: Load, clock: Any, rows: Callable[[], Any]
+) -> None:
+    plan = {
+        "classes": {"visitor": {"mask_after": "30 days"}, "free_text": {"mask_after": "1 month"}}
+    }
+    warehouse = warehouse_of(plan)
+    set_to(clock, START)
+    load(warehouse, "calls", [START], [call("c", START)])
+    for age in (5, 28, 29, 30, 31, 32, 59, 60, 61):
+        set_to(clock, START + timedelta(days=age))
+        retain(warehouse)
+        assert (rows()["c"][2] is None) is (age >= 30)
+
+
+def test_a_later_call_of_the_same_window_counts_as_contact(
+    warehouse_of: WarehouseOf, load: Load, clock: Any, rows: Callable[[], Any]
+) -> None:
+    warehouse, later = warehouse_of(PLAN), START + timedelta(days=20)
+    set_to(clock, START + timedelta(days=70))
+    days = [START + timedelta(days=number) for number in range(21)]
+    window = [call("old", START), call("new", later)]
+    for _ in range(2):
+        merged = load(warehouse, "calls", days, window)
+        assert rows()["old"][:2] == ("+33612345678", "Zoé")
+    assert sum(day.changed + day.inserted for day in merged.days) == 0
+
+
+def test_reparse_keeps_columns_whose_text_is_masked_in_the_payload_only(
+    warehouse_of: WarehouseOf, load: Load, clock: Any, engine: Engine
+) -> None:
+    warehouse = warehouse_of({"payload": {"mask_after": "20 days"}})
+    set_to(clock, START + timedelta(days=30))
+    row = call("c", START) | {
+        "caller": {"number": "+33612345678", "name": "Nantes"},
+        "channel": {"name": "Nantes"},
+        "account": {"id": "a", "name": "Agence Nantes"},
+    }
+    load(warehouse, "calls", [START], [row])
+    statement = text(
+        "SELECT caller_name, caller_number, account_name, channel, gclid FROM magnetis.calls"
+    )
+    with engine.connect() as connection:
+        before = tuple(connection.execute(statement).one())
+    assert before[:2] == ("Nantes", "+33612345678")
+    reparse(warehouse, warehouse.catalogue["calls"])
+    with engine.connect() as connection:
+        assert tuple(connection.execute(statement).one()) == before

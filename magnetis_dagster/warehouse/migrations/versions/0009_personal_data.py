@@ -86,15 +86,15 @@ def upgrade() -> None:
         "retention",
         sa.Column("collection", sa.Text(), nullable=False),
         sa.Column(
-            "rules",
+            "keyed",
             sa.Text(),
             nullable=False,
-            comment="Digest of plan, declaration and active secret.",
+            comment="Digest of what the caller keys of the rows depend on.",
         ),
+        sa.Column("rules", sa.Text(), comment="Digest of plan, declaration and active secret."),
         sa.Column(
             "masked_on",
             sa.Date(),
-            nullable=False,
             comment="Local day of the run: every row that was old enough is masked.",
         ),
         _connection("Connection that the row belongs to."),
