@@ -24,12 +24,15 @@ echo '\echo end' >&"$to"
 while read -r line <&"$out" && [ "$line" != end ]; do echo "$line"; done >"$name.counts"
 exec {to}>&-
 [ -s "$name.counts" ] || { echo "Database $database contains no table of magnetis_dagster." >&2; exit 1; }
-# deploy/restore.sh replays this list, the newest one, after it has restored an older dump
+mv "$name.part" "$name.dump"
+# deploy/restore.sh repeats these erasures after any older dump; entries of earlier lists stay
 erasures="SELECT json_build_object('requested_at', e.requested_at, 'reason', e.reason,
   'connection', s.connection, 'person_key', s.person_key, 'expires_on', s.expires_on)
-  FROM magnetis_ops.suppressions AS s JOIN magnetis_ops.erasures AS e ON e.id = s.erasure_id
-  ORDER BY s.id"
-${in[@]+"${in[@]}"} psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 --dbname="$database" --command="$erasures" </dev/null >"$BACKUPS/$database-erasures.part"
-mv "$BACKUPS/$database-erasures.part" "$BACKUPS/$database-erasures.jsonl"
-mv "$name.part" "$name.dump"
+  FROM magnetis_ops.suppressions AS s JOIN magnetis_ops.erasures AS e ON e.id = s.erasure_id"
+list="$BACKUPS/$database-erasures.jsonl"
+query() { ${in[@]+"${in[@]}"} psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 --dbname="$database" --command="$1" </dev/null; }
+if [ "$(query "SELECT to_regclass('magnetis_ops.suppressions') IS NOT NULL")" = t ]; then
+  { if [ -e "$list" ]; then cat "$list"; fi; query "$erasures"; } | sort -u >"$list.part"
+  mv "$list.part" "$list"
+fi
 echo "$name.dump"

@@ -44,6 +44,10 @@ echo "Restored into database $database:" \
 erasures=$(dirname "$dump")/$(basename "$dump" | sed -nE 's/-[0-9]{8}T[0-9]{6}Z\.dump$//p')-erasures.jsonl
 if [ -s "$erasures" ]; then
   # this backup lacks the erasures that were recorded after it
-  read -r -a magnetis <<<"${MAGNETIS-docker compose run --rm -T code magnetis}"
+  address="postgresql://magnetis_load@${POSTGRES_ADDRESS:-postgres:5432}/$database"
+  read -r -a magnetis <<<"${MAGNETIS-docker compose run --rm -T --env MAGNETIS_DATABASE_URL=$address code magnetis}"
   "${magnetis[@]}" person replay - <"$erasures"
+elif [ ! -e "$erasures" ]; then
+  echo "There is no list of erasures ($erasures). If persons were erased after this backup, erase" \
+    "them again before the first load (docs/privacy.md#backups)." >&2
 fi

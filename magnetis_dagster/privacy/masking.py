@@ -101,7 +101,7 @@ class MaskedRow:
     """Whether the received row contains a value that may not be stored anywhere: of an erased
     person, or of a class that is hashed or dropped on arrival."""
     mentions: tuple[str, ...] = ()
-    """Sorted caller keys, of the active secret, of persons in texts that have no column for a caller
+    """Sorted caller keys, of the active secret, of persons in texts without a column for a caller
     key, such as a number in a free text or a title."""
 
 

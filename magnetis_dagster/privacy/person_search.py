@@ -41,7 +41,7 @@ class PersonSearch:
         self._known: dict[str, frozenset[str]] = {}
 
     def search(self, row: Row) -> tuple[Set[str], Set[str]]:
-        """Return the keys, of all secrets, in all texts, and those that are not the company's own."""
+        """Return the keys, of all secrets, in all texts, and those that are not the company's."""
         found: set[str] = set()
         mentioned: set[str] = set()
         if len(self._known) >= _MOST_TEXTS:
