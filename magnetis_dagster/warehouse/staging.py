@@ -326,6 +326,8 @@ class Staging:
         state = self._masking.state(self.connection)
         rewriter = RowRewriter(self.connection, self._masking, state, staged=self.collection)
         staged = staging_of(self.collection)
+        # as in merge.py, which needs statistics of further columns after this
+        self.connection.execute(text("SET LOCAL default_statistics_target = 10"))
         self.connection.execute(text("ANALYZE incoming (key)"))
         if state != self.state:
             rewriter.mask(staged, "true")
