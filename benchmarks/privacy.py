@@ -184,8 +184,9 @@ def fill(url: str, rows: int) -> None:
 
 
 def measure_erasure(url: str, rows: int) -> None:
-    suppress(url, 0)
     target = warehouse(url, None)
+    suppress(url, 0)
+    protection = target.masking.protection
     fill(url, rows)
     with target.engine.connect() as connection:
         state = target.masking.state(connection)
@@ -194,10 +195,17 @@ def measure_erasure(url: str, rows: int) -> None:
     with psycopg.connect(url, autocommit=True) as database:
         for name, collection in CATALOGUE.collections.items():
             database.execute(
-                "INSERT INTO magnetis_ops.retention (connection, collection, rules, masked_on) "
-                "VALUES ('magnetis', %s, %s, %s) ON CONFLICT (connection, collection) "
-                "DO UPDATE SET rules = excluded.rules, masked_on = excluded.masked_on",
-                (name, target.protection.rules_digest(collection), day),  # type: ignore[union-attr]
+                "INSERT INTO magnetis_ops.retention "
+                "(connection, collection, keyed, rules, masked_on) "
+                "VALUES ('magnetis', %s, %s, %s, %s) ON CONFLICT (connection, collection) "
+                "DO UPDATE SET keyed = excluded.keyed, rules = excluded.rules, "
+                "masked_on = excluded.masked_on",
+                (
+                    name,
+                    protection.keys_digest(collection),
+                    protection.rules_digest(collection),
+                    day,
+                ),
             )
     assert state.today == TODAY
     persons = {"magnetis": keys_of([PERSON], target.masking.persons)}

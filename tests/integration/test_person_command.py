@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ DAY = date.today() - timedelta(days=3)  # noqa: DTZ011 - any recent day
 
 
 @pytest.fixture
-def environment(database_url: str, tmp_path: object) -> dict[str, str]:
+def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
     return {"MAGNETIS_DATABASE_URL": database_url, "MAGNETIS_HOME": f"{tmp_path}/home"}
 
 
@@ -48,7 +49,9 @@ def numbers(database_url: str) -> list[str]:
         return sorted(number for (number,) in found)
 
 
-def test_a_person_is_found_then_erased(environment: dict[str, str], database_url: str) -> None:
+def test_a_person_is_found_then_erased(
+    environment: dict[str, str], database_url: str, tmp_path: Path
+) -> None:
     found = magnetis("person", "find", NUMBER, EMAIL, "--json", **environment)
     assert found.returncode == 0, found.stderr
     report = json.loads(found.stdout)
@@ -82,6 +85,11 @@ def test_a_person_is_found_then_erased(environment: dict[str, str], database_url
     for output in (found, dry, done, again, listed):
         for secret in (NUMBER[4:], EMAIL, NAME, PRIVACY_KEY.partition(":")[2]):
             assert secret not in f"{output.stdout}{output.stderr}"
+            assert not [
+                path
+                for path in tmp_path.rglob("*")
+                if path.is_file() and secret.encode() in path.read_bytes()
+            ]
 
 
 def test_mistakes_are_named_without_the_value(environment: dict[str, str]) -> None:

@@ -118,6 +118,14 @@ def test_an_erased_person_is_nowhere_and_stays_so(
     engine: Engine,
 ) -> None:
     warehouse = warehouse_of()
+    year = [DAY - timedelta(days=number) for number in range(1, 365)]
+    months = [sorted(year[start : start + 30]) for start in range(0, len(year), 30)]
+    calls_of_month = [
+        [call(f"{day}-{number}", (NUMBER, OTHER)[number], day) for day in days for number in (0, 1)]
+        for days in months
+    ]
+    for days, page in zip(months, calls_of_month, strict=True):
+        load(warehouse, "calls", days, page)
     load_all(warehouse, load, everything())
     changed = everything()
     changed["email_alerts"][0]["title"] = "Autres appels"  # a version in the history
@@ -155,8 +163,13 @@ def test_an_erased_person_is_nowhere_and_stays_so(
     assert (kept, other) == (1, OTHER)
 
     # a look-back, a settings sync, a backfill and a reparse
-    for result in load_all(warehouse_of(), load, changed):
-        assert [(day.inserted, day.changed, day.deleted) for day in result.days] == [(0, 0, 0)]
+    again = load_all(warehouse_of(), load, changed)
+    for days, page in zip(months, calls_of_month, strict=True):
+        again.append(load(warehouse_of(), "calls", days, page))
+    for result in again:
+        assert [(day.inserted, day.changed, day.deleted) for day in result.days] == [
+            (0, 0, 0)
+        ] * len(result.days)
     for name in everything():
         reparse(warehouse, warehouse.catalogue[name])
     retain(warehouse)
