@@ -272,6 +272,12 @@ class Collection(Declaration):
                 f"column names {sorted(taken)} are reserved in every table; choose other names, or "
                 "declare their source: id_paths, account_paths or time_fields"
             )
+        keys = list(self.key_columns.values())
+        if doubled := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(
+                f"the caller keys of several columns would have the name {', '.join(doubled)}; "
+                "choose other names for the columns"
+            )
         if taken := frozenset(self.key_columns.values()) & self.columns.keys():
             raise ValueError(
                 f"column names {sorted(taken)} are reserved for the caller keys of other columns; "

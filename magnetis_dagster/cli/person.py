@@ -213,6 +213,7 @@ def _databases() -> "Iterator[tuple[Engine, Warehouses, Warehouses]]":
     """
     from magnetis_dagster.cli.connection_option import by_database
     from magnetis_dagster.connections import load_connections
+    from magnetis_dagster.warehouse.erasure import unknown_tables
     from magnetis_dagster.warehouse.masking import compare_keys
     from magnetis_dagster.wiring import open_engine, require_home, warehouse_of, warehouses_of
 
@@ -228,6 +229,8 @@ def _databases() -> "Iterator[tuple[Engine, Warehouses, Warehouses]]":
                 keys = warehouse.masking.protection.require_keys()
                 compare_keys(engine, keys, only_used=True)
             every = warehouses_of(engine, group, of_components=True)
+            for table in unknown_tables(engine, [each.catalogue for each in every.values()]):
+                _notify(f"{table} is not in the catalogue, so it is not searched.")
             yield engine, every, own
 
 

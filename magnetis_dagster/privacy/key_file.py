@@ -36,6 +36,7 @@ def load_or_create_key(home: Path) -> PrivacyKeys:
         try:
             with private_file(fresh, os.O_WRONLY | os.O_EXCL) as descriptor:
                 os.write(descriptor, f"{generate_key()}\n".encode())
+                os.fsync(descriptor)
             # a link fails if another process was faster, and never shows half a file
             with suppress(FileExistsError):
                 path.hardlink_to(fresh)

@@ -7,7 +7,7 @@ transaction, so an interrupted erasure resumes with the next place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 import zstandard
 from sqlalchemy import Connection, Engine, text
 
+from magnetis_dagster.catalog import Catalogue
 from magnetis_dagster.database import fetch, guarded
 from magnetis_dagster.exact_json import BrokenJson, load_json
 from magnetis_dagster.warehouse.masking import Masking, compare_keys
 from magnetis_dagster.warehouse.merge_lock import LONGEST_WAIT, wait_for_turn
 from magnetis_dagster.warehouse.queries import Queries
 from magnetis_dagster.warehouse.retention import require_keyed
-from magnetis_dagster.warehouse.schema import OPS_SCHEMA
+from magnetis_dagster.warehouse.schema import DATA_SCHEMA, OPS_SCHEMA, data_metadata
 from magnetis_dagster.warehouse.stored_rows import (
     RowReader,
     RowRewriter,
@@ -110,6 +111,15 @@ def find(
     return [place for place in found if place.rows]
 
 
+def unknown_tables(engine: Engine, catalogues: Iterable[Catalogue]) -> list[str]:
+    """Return the tables of the schema magnetis that no catalogue declares."""
+    known = {
+        table.name for catalogue in catalogues for table in data_metadata(catalogue).tables.values()
+    }
+    found = fetch(engine, "read the tables", _QUERIES["data_tables"])
+    return [f"{DATA_SCHEMA}.{name}" for (name,) in found if name not in known]
+
+
 def _find_in(
     connection: Connection, masking: Masking, target: Target, keys: frozenset[str]
 ) -> Iterator[Place]:
@@ -119,6 +129,7 @@ def _find_in(
         rows = connection.execute(
             text(f"SELECT t.payload FROM {target.table} AS t WHERE {target.scope}"),
             {"connection": name},
+            execution_options={"stream_results": True, "yield_per": 1_000},
         )
         masker, reader = masking.masker(collection), RowReader(target, masking.zone)
         found = sum(

@@ -259,7 +259,7 @@ class Staging:
     def _copy_page(self, records: list[_Record], keep: Keep | None) -> None:
         driver = driver_of(self.connection)
         with driver.cursor() as cursor:
-            if keep:
+            if keep and not self._is_newer_erasure(cursor):
                 keep(cursor)
             try:
                 # no savepoint: it would cost every good page two round trips
@@ -268,10 +268,15 @@ class Staging:
                 if not rejects_value(error):
                     raise
                 driver.rollback()
-                if keep:
+                if keep and not self._is_newer_erasure(cursor):
                     keep(cursor)
                 self._copy_halves(cursor, records)
         driver.commit()
+
+    def _is_newer_erasure(self, cursor: psycopg.Cursor[Any]) -> bool:
+        """Return whether a person was erased since the rows began to arrive."""
+        cursor.execute("SELECT coalesce(max(id), 0) FROM magnetis_ops.suppressions")
+        return cursor.fetchone() != (self.state.generation[0],)
 
     def _copy_halves(self, cursor: psycopg.Cursor[Any], records: list[_Record]) -> None:
         """COPY records by halves until each record that PostgreSQL rejects is quarantined."""

@@ -10,6 +10,12 @@ FROM (SELECT name FROM magnetis_ops.connections
 LEFT JOIN magnetis_ops.connections AS c ON c.name = n.name
 ORDER BY 1
 
+-- name: data_tables
+-- Select the tables of the schema magnetis.
+SELECT relname FROM pg_class
+WHERE relnamespace = 'magnetis'::regnamespace AND relkind IN ('r', 'p')
+ORDER BY 1
+
 -- name: insert_erasure
 -- Record an erasure before its first change.
 INSERT INTO magnetis_ops.erasures (requested_at, reason, expires_on)

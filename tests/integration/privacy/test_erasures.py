@@ -561,3 +561,25 @@ def test_an_erased_recipient_loses_the_name(
     ).days
     assert (day.inserted, day.changed) == (0, 0)
     assert hits([DIGITS], [NAME]) == []
+
+
+def test_an_erasure_during_a_load_stops_the_cache_of_its_pages(
+    warehouse_of: WarehouseOf, hits: Callable[..., list[str]]
+) -> None:
+    warehouse = warehouse_of()
+    calls = warehouse.catalogue["calls"]
+    cache = warehouse.page_cache(calls, "work", "request")
+    with warehouse.staging(calls) as staging:
+        erase(warehouse_of(), NUMBER)
+        body = f'{{"data": ["{NUMBER}"]}}'.encode()
+        keep = cache.keeping([DAY], 1, body, datetime.now(UTC))
+        staging.add([call("c1", NUMBER)], keep)
+    assert hits([DIGITS]) == []
+
+
+def test_tables_that_nobody_declares_are_named(warehouse_of: WarehouseOf, engine: Engine) -> None:
+    warehouse = warehouse_of()
+    assert erasure.unknown_tables(engine, [warehouse.catalogue]) == []
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE magnetis.former (id text)"))
+    assert erasure.unknown_tables(engine, [warehouse.catalogue]) == ["magnetis.former"]

@@ -252,6 +252,14 @@ INVALID = {
     CALLS % "columns: {day: {}}": (
         "collections.calls: column names ['day'] are reserved in every table; choose other names"
     ),
+    CALLS % "columns: {caller_key: {}}": (
+        "column names ['caller_key'] are reserved for the caller keys of other columns"
+    ),
+    CALLS
+    % (
+        "columns: {x: {personal_data: contact, contains: phone}, "
+        "x_number: {personal_data: contact, contains: phone}}"
+    ): "the caller keys of several columns would have the name x_key",
     CALLS % "columns: {id: {paths: [call_id]}}": (
         "or declare their source: id_paths, account_paths or time_fields"
     ),
