@@ -1,7 +1,8 @@
 -- Erasures of persons: what was requested, and which places are done.
 
 -- name: connections
--- Select the connections that have rows or a declaration, and whether a component declares them.
+-- Select the connections with rows or a declaration.
+-- `of_component`: a component declares it, so that only its code location knows its tables.
 SELECT n.name AS name, coalesce(c.declared_in = 'component', false) AND c.removed_at IS NULL
        AS of_component
 FROM (SELECT name FROM magnetis_ops.connections

@@ -16,7 +16,8 @@ WHERE connection = :connection
   AND (expires_on IS NULL OR expires_on > (magnetis_ops.now() AT TIME ZONE :zone)::date)
 
 -- name: used_ids
--- Select the ids of the secrets of suppressions that have not ended. A day more, for time zones.
+-- Select the ids of the secrets of suppressions that have not ended.
+-- A day more, because the day differs by time zone.
 SELECT DISTINCT substring(person_key FROM '^k([a-z0-9]+):') FROM magnetis_ops.suppressions
 WHERE expires_on IS NULL OR expires_on > CAST(magnetis_ops.now() AS date) - 1
 
