@@ -70,6 +70,22 @@ def database_url(settings: Settings, *, create: bool = True, port: int | None = 
     return embedded.start(settings.home, database=database, port=port, create=create)
 
 
+def database_of(settings: Settings) -> str:
+    """Return an identifier of the connection's database; it may contain a password.
+
+    Raises: CatalogueError if MAGNETIS_CONFIG cannot be read.
+    """
+    return settings.database_address or f"{settings.home}:{embedded_database(settings)}"
+
+
+def by_database(connections: Iterable[Connection]) -> list[list[Connection]]:
+    """Return the connections in groups that share a database, in the given order."""
+    groups: dict[str, list[Connection]] = {}
+    for each in connections:
+        groups.setdefault(database_of(each.settings), []).append(each)
+    return list(groups.values())
+
+
 def require_home(settings: Settings) -> None:
     """Raise NoEmbeddedDatabase if the embedded server is needed but was never started."""
     if settings.database_url is None:

@@ -47,14 +47,13 @@ def database_of(settings: "Settings") -> str:
 
     Raises: CatalogueError if MAGNETIS_CONFIG cannot be read.
     """
-    from magnetis_dagster.wiring import embedded_database
+    from magnetis_dagster import wiring
 
-    return settings.database_address or f"{settings.home}:{embedded_database(settings)}"
+    return wiring.database_of(settings)
 
 
 def by_database(connections: "Iterable[Connection]") -> "list[list[Connection]]":
     """Return the connections in groups that share a database, in the given order."""
-    groups: dict[str, list[Connection]] = {}
-    for each in connections:
-        groups.setdefault(database_of(each.settings), []).append(each)
-    return list(groups.values())
+    from magnetis_dagster import wiring
+
+    return wiring.by_database(connections)

@@ -116,16 +116,14 @@ def _retain(context: dg.AssetExecutionContext, what: Retention) -> dg.Materializ
         suppressed_rows,
     )
     from magnetis_dagster.warehouse.retention import overdue, retain
-    from magnetis_dagster.wiring import database_url, open_engine, warehouse_of, warehouses_of
+    from magnetis_dagster.wiring import by_database, open_engine, warehouse_of, warehouses_of
 
     rows: Counter[str] = Counter()
     examined = completed = pages = 0
     overdue_rows: Counter[str] = Counter()
     present: Counter[str] = Counter()
-    groups: dict[str, list[Connection]] = {}
-    for each in what.load():
-        groups.setdefault(database_url(each.settings), []).append(each)
-    for group in groups.values():
+    connections = what.load()
+    for group in by_database(connections):
         with open_engine(group[0].settings) as engine:
             for each in group:
                 warehouse_of(engine, each.settings, each.catalogue).prepare(context.log.info)
@@ -143,7 +141,7 @@ def _retain(context: dg.AssetExecutionContext, what: Retention) -> dg.Materializ
                         overdue_rows[f"{collection.name}: {data_class}"] += number
                 present.update(suppressed_rows(warehouse))
     masked = sum(rows.values())
-    less_personal = _declassified(what.load())
+    less_personal = _declassified(connections)
     context.log.info(f"Masked {masked:,} values, examined {examined:,} rows")
     return dg.MaterializeResult(
         metadata={

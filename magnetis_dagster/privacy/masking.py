@@ -106,16 +106,6 @@ class MaskedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Cutoffs:
-    """The last days that are old enough to be masked, ascending."""
-
-    by_row: list[date]
-    """Of rules that count from the row."""
-    by_contact: list[date]
-    """Of rules that count from the last contact of the same person."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Due:
     """The classes that the plan masks at an age."""
 
@@ -171,14 +161,13 @@ class RowMasker:
         """Whether the plan hashes or drops a class of this collection on arrival."""
         return bool(self._never_clear)
 
-    def cutoffs(self, today: date) -> Cutoffs:
-        """Return the last days that are old enough on `today`."""
-        ages = [rule.mask_after for rule in self._plan.rules.values()]
-        by_row: set[date] = set()
-        by_contact: set[date] = set()
-        for age in filter(None, [*ages, self._plan.payload.mask_after]):
-            (by_contact if age.since_last_contact else by_row).add(age.cutoff(today))
-        return Cutoffs(sorted(by_row), sorted(by_contact))
+    def contact_cutoff(self, today: date) -> date | None:
+        """Return the last day that is old enough by a rule that counts from the last contact.
+
+        None if there is no such rule.
+        """
+        _, by_contact = self.ages()
+        return max((age.cutoff(today) for age in by_contact), default=None)
 
     def ages(self) -> tuple[list[Age], list[Age]]:
         """Return the ages that count from the row, and those from the last contact."""

@@ -114,8 +114,7 @@ class Staging:
             self.connection.execute(text(f"CREATE TEMPORARY TABLE incoming ({declarations})"))
             self.state = self._masking.state(self.connection)
             self.connection.commit()
-        by_contact = self._masker.cutoffs(self.state.today).by_contact
-        self._oldest_contact = by_contact[-1] if by_contact else date.min
+        self._oldest_contact = self._masker.contact_cutoff(self.state.today) or date.min
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -367,12 +367,12 @@ class RowRewriter:
     ) -> dict[str, date]:
         """Return by caller key the last day with an event, for rows that a rule counts it for."""
         masker = self.masker(collection)
-        cutoffs = masker.cutoffs(self._state.today).by_contact
-        if not cutoffs:
+        cutoff = masker.contact_cutoff(self._state.today)
+        if cutoff is None:
             return {}
         keys: set[str] = set()
         for row, day in zip(rows, days, strict=True):
-            if day is not None and day <= cutoffs[-1]:
+            if day is not None and day <= cutoff:
                 keys |= masker.contact_keys(row)
         return self.last_contacts(keys)
 
